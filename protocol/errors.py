@@ -1,0 +1,91 @@
+"""The error tree of migrafed.
+
+Every error names the offending value, the rule it breaks and the way out, and never holds a row of data or a secret::
+
+    MigrafedError                     exit code 1
+    ├── InputError (ValueError)       exit code 2   something a person gave us is wrong; nothing was changed
+    │   ├── PlanError                               a plan or another configuration
+    │   ├── DataError                               a file, a table or an array of input data
+    │   └── RunFolderError                          a run folder that cannot be used as asked
+    ├── ProtocolError                 exit code 1   a message that does not follow the protocol
+    ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
+    ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it
+    └── RunInterruptedError           exit code 4   stopped on request; the run can be resumed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MigrafedError(Exception):
+    """Root of all errors raised on purpose by this toolkit."""
+
+    exit_code = 1
+
+
+class InputError(MigrafedError, ValueError):
+    """Something given by the user breaks a rule; nothing was changed."""
+
+    exit_code = 2
+
+
+class PlanError(InputError):
+    """A plan, or another configuration, is not valid."""
+
+
+class DataError(InputError):
+    """Input data break a rule; says where (file, column, row number) but never shows the row.
+
+    Args:
+        problem: What is wrong and the rule, in one sentence.
+        way_out: What the user can do about it.
+        source: File or array the data came from.
+        column: Column in which the problem was found.
+        row: Row number, counted from 1 without the header.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        way_out: str,
+        source: str | Path | None = None,
+        column: str | None = None,
+        row: int | None = None,
+    ) -> None:
+        place = ", ".join(
+            part
+            for part in (
+                str(source) if source is not None else "",
+                f"column '{column}'" if column is not None else "",
+                f"row {row}" if row is not None else "",
+            )
+            if part
+        )
+        super().__init__(f"{place + ': ' if place else ''}{problem}; {way_out}")
+        self.source, self.column, self.row, self.way_out = source, column, row, way_out
+
+
+class RunFolderError(InputError):
+    """A run folder is missing, holds another run, or is damaged."""
+
+
+class ProtocolError(MigrafedError):
+    """A message does not follow the protocol: missing, unknown or malformed content."""
+
+
+class TrainingError(MigrafedError):
+    """Training cannot go on."""
+
+
+class RefusedError(MigrafedError):
+    """A privacy rule of a holder forbids what was asked."""
+
+    exit_code = 3
+
+
+class RunInterruptedError(MigrafedError):
+    """The run was stopped on request and can be resumed."""
+
+    exit_code = 4
