@@ -154,7 +154,7 @@ def to_model_space(values: np.ndarray, space: Space) -> np.ndarray:
         raise DataError(
             "index values below 0 cannot go through log1p; 'pair_minmax_train' gives them for counts below the training "
             "minimum",
-            way_out="use space = \"linear\" or another index",
+            way_out='use space = "linear" or another index',
         )
     return np.log1p(values)
 

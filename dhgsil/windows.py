@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dhgsil.series import Date, as_day
+from dhgsil.steps import Date, as_day
 from protocol.errors import DataError, PlanError
 
 
@@ -74,7 +74,9 @@ def chronological_split(num_steps: int, *, fractions: tuple[float, float, float]
         DataError: a part would be empty.
     """
     if len(fractions) != 3 or not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1.0, abs_tol=1e-9):
-        raise PlanError(f"split fractions must be three positive numbers with sum 1, got {tuple(fractions)}; correct them")
+        raise PlanError(
+            f"split fractions must be three positive numbers with sum 1, got {tuple(fractions)}; correct them"
+        )
     # Rounded, not cut: 0.7 + 0.1 is 0.7999999999999999 in binary and must still mean step 340 of 425.
     validation, test = round(fractions[0] * num_steps), round((fractions[0] + fractions[1]) * num_steps)
     return _split(validation, test, num_steps)
@@ -117,7 +119,7 @@ def window_origins(span: Span, *, input_steps: int, horizon: int, stride: int = 
     first, last = max(span.start, input_steps) - 1, span.stop - 1 - horizon
     if first > last:
         raise DataError(
-            f"no window fits: targets {span.start} .. {span.stop - 1} ({len(span)} steps) with {max(span.stop, 0)} steps "
+            f"no window fits: targets {span.start} .. {span.stop - 1} ({len(span)} steps) with {span.stop} steps "
             f"of data up to there, but {input_steps} input and {horizon} target steps are needed",
             way_out="use a longer series, fewer input steps, a shorter horizon or another split",
         )
