@@ -1,0 +1,243 @@
+"""What a finished run leaves behind: written by the runner, read back by reports from the folder alone.
+
+The runner makes one `RunTables` and one `RunFacts` and calls `write_run`, which writes every table whole and
+`run.json` last, with the SHA-256 of each file. So a folder with a valid `run.json` is a finished run, and one
+changed byte is noticed::
+
+    write_run(folder, RunTables(metrics=..., ...), RunFacts(run="demo-1", ...))
+    run = RunResult.read(folder)
+    run.metrics, run.facts.holders
+
+Conventions a writer keeps (beyond the columns in `simulations.run_tables`):
+
+* `metrics`: the model of this toolkit is called "DHG-SIL" in every scope. `slice` is "all", "h=1"..,
+  "decile=1".."decile=10" (of pair volume), "before 2020-03-01", "after 2020-03-01"; `horizon` is the number in "h=…"
+  and 0 elsewhere. Scope "alone" has one row group for each holder (errors on that holder's own rows) and may have one
+  with holder "" (all holders' own rows together, comparable with the other scopes).
+* `comparisons`: `model_a` and `model_b` are labels made by `model_label`; `difference` is error of a minus error of b,
+  so negative means that a is better; `[lo, hi]` is its paired block-bootstrap interval at `level`.
+* `homophily`: graph name ("geography", "mobility out", "mobility in", ...) -> h and, for mobility, h of the
+  strength-matched null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.errors import RunFolderError
+from simulations.run_tables import (
+    ATTRACTION,
+    FLOWS,
+    FORECASTS,
+    METRICS,
+    MODEL,
+    PARTS_TABLE,
+    REGIONS,
+    TableSpec,
+    read_table,
+    write_table,
+    write_whole,
+)
+
+SCHEMA_VERSION = 1
+FACTS_FILE = "run.json"
+REPORT_FILE = "report.html"
+LOG_FILE = "run.log"
+PLAN_FILE = "plan.lock.toml"
+MODEL_FILE = "model.safetensors"
+_ARROW = "→"
+_DAMAGED = "the run folder is damaged"
+
+
+def model_label(model: str, scope: str, share: str = "", holder: str = "") -> str:
+    """The one name of a row of the skill table, say "DHG-SIL, federated (weights)" or "copy last week"."""
+    if scope == "baseline":
+        return model
+    detail = share if scope == "federated" else holder
+    return f"{model}, {scope}{f' ({detail})' if detail else ''}"
+
+
+def pair_id(origin: str, destination: str) -> str:
+    """The `unique_id` of a pair in the forecasters' long form, "origin→destination"."""
+    return f"{origin}{_ARROW}{destination}"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class HolderFacts(_Frozen):
+    """One data holder of the run and the codes of the regions whose rows it holds."""
+
+    name: str
+    regions: tuple[str, ...]
+
+
+class GraphHomophily(_Frozen):
+    """h of one graph (below 1: linked cities are alike; above 1: they differ) and of its strength-matched null."""
+
+    h: float = Field(ge=0)
+    null: float | None = Field(default=None, gt=0)
+
+    @property
+    def ratio(self) -> float | None:
+        """h over h of the null: below 1 means more alike than the strength of the cities alone predicts."""
+        return None if self.null is None else self.h / self.null
+
+
+class Comparison(_Frozen):
+    """Error of a minus error of b, with its paired block-bootstrap interval."""
+
+    model_a: str
+    model_b: str
+    metric: Literal["rmse", "mae"]
+    scale: Literal["log1p", "raw", "share"]
+    difference: float
+    lo: float
+    hi: float
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class RunFacts(_Frozen):
+    """The content of `run.json`."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    plan_hash: str
+    task: str
+    seconds: float = Field(ge=0)
+    seeds: tuple[int, ...]
+    versions: dict[str, str]
+    measure: str
+    command: str
+    shares: tuple[str, ...]
+    holders: tuple[HolderFacts, ...]
+    homophily: dict[str, GraphHomophily] = {}
+    comparisons: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    primary_metric: Literal["rmse", "mae"] = "rmse"
+    primary_scale: Literal["log1p", "raw", "share"] = "log1p"
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The tables of one run; see `simulations.run_tables` for their columns."""
+
+    metrics: pd.DataFrame
+    forecasts: pd.DataFrame
+    parts: pd.DataFrame
+    attraction: pd.DataFrame
+    regions: pd.DataFrame
+    flows: pd.DataFrame
+
+
+_SPECS: dict[str, TableSpec] = {
+    "metrics": METRICS,
+    "forecasts": FORECASTS,
+    "parts": PARTS_TABLE,
+    "attraction": ATTRACTION,
+    "regions": REGIONS,
+    "flows": FLOWS,
+}
+_SEALED = (*(spec.file for spec in _SPECS.values()), PLAN_FILE, MODEL_FILE)
+
+
+def write_run(folder: Path, tables: RunTables, facts: RunFacts) -> None:
+    """Write every table, then `run.json` with the digest of each file; nothing without `run.json` counts as finished.
+
+    Raises:
+        RunFolderError: a table breaks its rules, or plan or model are not in the folder yet.
+    """
+    if missing := [name for name in (PLAN_FILE, MODEL_FILE) if not (folder / name).is_file()]:
+        raise RunFolderError(f"{folder} has no {' and no '.join(missing)}; write them before the run is sealed")
+    for name, spec in _SPECS.items():
+        write_table(folder, getattr(tables, name), spec)
+    sealed = facts.model_copy(update={"files": {name: _digest(folder / name) for name in _SEALED}})
+    text = json.dumps(sealed.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(folder / FACTS_FILE, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+
+
+@dataclass(frozen=True)
+class RunResult(RunTables):
+    """A finished run, read back from its folder."""
+
+    folder: Path
+    facts: RunFacts
+    plan_text: str
+
+    @classmethod
+    def read(cls, folder: Path) -> RunResult:
+        """Read and check a run folder.
+
+        Raises:
+            RunFolderError: the folder is missing, unfinished, damaged, or its tables contradict each other.
+        """
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder} is not a folder; give the run folder that 'migrafed simulate' printed")
+        facts = _read_facts(folder)
+        for name in _SEALED:
+            _check_seal(folder, name, facts)
+        tables = {name: read_table(folder, spec) for name, spec in _SPECS.items()}
+        run = cls(**tables, folder=folder, facts=facts, plan_text=(folder / PLAN_FILE).read_text(encoding="utf-8"))
+        _check_agreement(run)
+        return run
+
+    @property
+    def tables(self) -> RunTables:
+        """The tables alone."""
+        return RunTables(**{item.name: getattr(self, item.name) for item in fields(RunTables)})
+
+
+def _read_facts(folder: Path) -> RunFacts:
+    path = folder / FACTS_FILE
+    if not path.is_file():
+        way_out = f"resume it with 'migrafed simulate PLAN --resume {folder}'"
+        raise RunFolderError(f"{folder} has no {FACTS_FILE}: the run is not finished; {way_out}")
+    try:
+        return RunFacts.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file as a whole"
+        raise RunFolderError(f"{path}: {where}: {first['msg']}; {_DAMAGED} or from another version") from error
+
+
+def _check_seal(folder: Path, name: str, facts: RunFacts) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise RunFolderError(f"{folder} has no {name}; copy the whole run folder, or run the plan again into a new one")
+    if facts.files.get(name) != _digest(path):
+        raise RunFolderError(f"{path} differs from what the run wrote (SHA-256); copy the run folder again")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _check_agreement(run: RunResult) -> None:
+    """Regions, holders and pairs that one table names exist in the others."""
+    regions = set(run.regions["id"])
+    used = {
+        "attraction.parquet": set(run.attraction["region"]),
+        "flows.csv": set(run.flows["origin"]) | set(run.flows["dest"]),
+        FACTS_FILE: {code for holder in run.facts.holders for code in holder.regions},
+    }
+    for file, codes in used.items():
+        if unknown := codes - regions:
+            raise RunFolderError(f"{file} names {len(unknown)} region(s) that regions.csv lacks; {_DAMAGED}")
+    holders = {holder.name for holder in run.facts.holders} | {""}
+    if unknown := set(run.metrics["holder"]) - holders:
+        raise RunFolderError(f"metrics.parquet names {len(unknown)} holder(s) that run.json lacks; {_DAMAGED}")
+    if not set(run.parts["unique_id"]) <= set(run.forecasts["unique_id"]):
+        raise RunFolderError(f"parts.parquet holds pairs that forecasts.csv lacks; {_DAMAGED}")
+    low, high = run.forecasts[f"{MODEL}-lo-90"], run.forecasts[f"{MODEL}-hi-90"]
+    if not (low <= high).all():
+        raise RunFolderError(f"forecasts.csv has an interval whose lower end is above its upper end; {_DAMAGED}")
