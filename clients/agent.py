@@ -1,0 +1,171 @@
+"""The holder's agent: the only part that touches a holder's data.
+
+It owns the tables, the private datasets made of them and the training state, and answers typed messages. It knows
+nothing of Flower: `clients.app` brings the messages, and in a simulation the same object is called directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.state import LocalState
+from clients.training import mean_error, train_round
+from protocol.errors import ProtocolError
+from protocol.messages import (
+    READY,
+    EvaluateReply,
+    Header,
+    RoundRequest,
+    StatisticsReply,
+    StatisticsRequest,
+    TrainReply,
+)
+from protocol.plan import Plan, Share
+from protocol.tasks import Dataset, Task
+
+
+@dataclass
+class Session:
+    """One training inside a run: the dataset and model that belong to a stage, and what is remembered of it."""
+
+    share: Share
+    dataset: Dataset
+    model: nn.Module
+    personal: frozenset[str]
+    state: LocalState
+
+
+class HolderAgent:
+    """A holder of rows. One at each organisation; many in one process in a simulation.
+
+    Args:
+        name: The holder's name in the roster.
+        tables: Its checked tables, as the task's `load` and `held_by` return them.
+        plan: The plan it approved; messages of any other plan are refused.
+        task: The plan's task.
+        shares: What each stage may share, by stage name.
+    """
+
+    def __init__(self, name: str, tables: Any, plan: Plan, task: Task, shares: dict[str, Share]) -> None:
+        self.name, self.task, self.plan = name, task, plan
+        self._tables, self._shares = tables, shares
+        self._plan_hash = plan.digest()
+        self._sessions: dict[str, Session] = {}
+
+    def statistics(self, request: StatisticsRequest) -> StatisticsReply:
+        """Contribute to a phase of federated statistics; the phase `READY` prepares the dataset and the model."""
+        share = self._share_of(request.header)
+        if request.phase == READY:
+            session = self._open(request.header.stage, share, request.totals)
+            return StatisticsReply(arrays={}, num_examples=session.dataset.num_examples)
+        if request.phase not in self.task.phases(self.plan, share):
+            raise ProtocolError(f"stage '{request.header.stage}' has no statistics phase '{request.phase}'")
+        arrays = self.task.statistics(request.phase, self._tables, self.plan, share, request.totals)
+        return StatisticsReply(arrays=dict(arrays), num_examples=1)
+
+    def train(self, request: RoundRequest) -> TrainReply:
+        """Local steps of one round from the given shared weights."""
+        session = self.receive(request)
+        loss = train_round(
+            self.task,
+            session.model,
+            session.dataset,
+            self.plan.training,
+            session.state,
+            seed=self.plan.run.seed,
+            round_number=request.round,
+            proximal_mu=request.proximal_mu,
+        )
+        return self.trained(session, best_round=request.best_round, loss=loss)
+
+    def evaluate(self, request: RoundRequest) -> EvaluateReply:
+        """Validation error of the given shared weights with this holder's personal parameters."""
+        session = self.receive(request)
+        error = mean_error(self.task, session.model, session.dataset, split="validation")
+        return EvaluateReply(num_examples=session.dataset.num_examples, error=error)
+
+    def receive(self, request: RoundRequest) -> Session:
+        """Load the shared weights of a request into the session's model, after checking that they fit."""
+        self._share_of(request.header)
+        session = self.session(request.header.stage)
+        load_weights(session.model, request.weights, session.state.personal, session.personal)
+        return session
+
+    def trained(self, session: Session, *, best_round: int, loss: float) -> TrainReply:
+        """Split what was trained: personal parameters are kept, the others are sent."""
+        values = {name: leaf.detach().clone() for name, leaf in session.model.named_parameters()}
+        session.state.personal = {name: values[name] for name in sorted(session.personal)}
+        session.state.remember(best_round=best_round)
+        shared = {name: value.numpy() for name, value in values.items() if name not in session.personal}
+        return TrainReply(weights=shared, num_examples=session.dataset.num_examples, loss=loss)
+
+    def session(self, stage: str) -> Session:
+        """The open session of a stage."""
+        if stage not in self._sessions:
+            raise ProtocolError(f"holder '{self.name}' has no open stage '{stage}'; send the phase '{READY}' first")
+        return self._sessions[stage]
+
+    def final_model(self, stage: str, weights: dict[str, np.ndarray], *, chosen_round: int) -> nn.Module:
+        """The model of a stage with the given shared weights and the personal parameters of the chosen round."""
+        session = self.session(stage)
+        personal = session.state.kept.get(chosen_round, {}) if session.personal else {}
+        if session.personal and not personal:
+            raise ProtocolError(f"holder '{self.name}' kept no personal parameters of round {chosen_round}")
+        load_weights(session.model, weights, personal, session.personal)
+        return session.model.eval()
+
+    def close(self, stage: str) -> None:
+        """Forget a stage: its dataset, its model and its training state."""
+        self._sessions.pop(stage, None)
+
+    def export_state(self, stage: str) -> bytes:
+        """The training state of a stage, to be stored beside the data."""
+        return self.session(stage).state.to_bytes()
+
+    def import_state(self, stage: str, blob: bytes) -> None:
+        """Continue a stage from a stored training state."""
+        self.session(stage).state = LocalState.from_bytes(blob)
+
+    def _open(self, stage: str, share: Share, totals: dict[str, np.ndarray]) -> Session:
+        dataset = self.task.prepare(self._tables, self.plan, share, totals)
+        model = self.task.build_model(self.task.public(self._tables), self.plan, share, totals)
+        session = Session(share, dataset, model, self.task.personal(model), LocalState())
+        self._sessions[stage] = session
+        return session
+
+    def _share_of(self, header: Header) -> Share:
+        header.check(plan_hash=self._plan_hash)
+        if header.stage not in self._shares:
+            raise ProtocolError(f"the plan has no stage '{header.stage}' for holder '{self.name}'")
+        return self._shares[header.stage]
+
+
+def load_weights(
+    model: nn.Module,
+    shared: dict[str, np.ndarray],
+    personal_values: dict[str, torch.Tensor],
+    personal: frozenset[str],
+) -> None:
+    """Put shared weights and personal parameters into a model; changes nothing unless all names and shapes fit.
+
+    Raises:
+        ProtocolError: a shared weight is missing, unknown or has another shape.
+    """
+    parameters = dict(model.named_parameters())
+    expected = parameters.keys() - personal
+    if shared.keys() != expected:
+        odd = sorted(shared.keys() ^ expected)
+        raise ProtocolError(f"weights do not fit the model: unexpected or missing {odd[:3]}")
+    for name, value in shared.items():
+        if tuple(value.shape) != tuple(parameters[name].shape):
+            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model needs {parameters[name].shape}")
+    with torch.no_grad():
+        for name, value in shared.items():
+            parameters[name].copy_(torch.from_numpy(np.array(value)))
+        for name, tensor in personal_values.items():
+            parameters[name].copy_(tensor)

@@ -1,0 +1,146 @@
+"""The one training loop: a holder's local steps of one round, and its validation error.
+
+Everything random is drawn from a generator seeded by (run seed, round), so that a resumed run takes the same steps,
+and that every holder visits its windows in the same order: with full batches one federated step is then exactly the
+pooled step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.state import LocalState, Tensors
+from protocol.errors import TrainingError
+from protocol.plan import TrainingSection
+from protocol.tasks import Dataset, Task
+
+
+def learning_rate(training: TrainingSection, *, step: int, steps_per_round: int) -> float:
+    """Learning rate of a step, counted from 0 over all rounds.
+
+    cosine: lr_end + (lr - lr_end) (1 + cos(pi step / (rounds * steps_per_round))) / 2.
+    """
+    if training.schedule == "constant":
+        return training.learning_rate
+    progress = min(1.0, step / max(1, training.rounds * steps_per_round))
+    low, high = training.final_learning_rate, training.learning_rate
+    return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def batches(examples: np.ndarray, training: TrainingSection, *, seed: int, round_number: int) -> Iterator[np.ndarray]:
+    """Shuffled batches of example numbers for every local epoch of a round."""
+    order = np.random.default_rng([seed, round_number])
+    size = training.batch_size or len(examples)
+    for _ in range(training.local_epochs):
+        shuffled = order.permutation(examples)
+        for start in range(0, len(shuffled), size):
+            yield np.sort(shuffled[start : start + size])
+
+
+def make_optimizer(training: TrainingSection, parameters: Mapping[str, torch.Tensor]) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay, or plain SGD, over the given leaf tensors."""
+    leaves = list(parameters.values())
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(leaves, lr=training.learning_rate, weight_decay=training.weight_decay)
+    return torch.optim.AdamW(leaves, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor], state: LocalState) -> None:
+    """Give Adam the moments it had after the last round."""
+    for name, leaf in parameters.items():
+        if name in state.first_moment:
+            optimizer.state[leaf] = {
+                "step": torch.tensor(float(state.steps)),
+                "exp_avg": state.first_moment[name].clone(),
+                "exp_avg_sq": state.second_moment[name].clone(),
+            }
+
+
+def keep_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor], state: LocalState) -> None:
+    """Remember Adam's moments for the next round."""
+    moments = {name: optimizer.state[leaf] for name, leaf in parameters.items() if "exp_avg" in optimizer.state[leaf]}
+    state.first_moment = {name: value["exp_avg"].detach().clone() for name, value in moments.items()}
+    state.second_moment = {name: value["exp_avg_sq"].detach().clone() for name, value in moments.items()}
+
+
+def proximal_term(parameters: Mapping[str, torch.Tensor], start: Tensors, mu: float) -> torch.Tensor:
+    """FedProx penalty mu/2 * sum ||w - w_start||^2 over shared parameters (Li et al. 2020, arXiv:1812.06127)."""
+    return mu / 2 * sum(((parameters[name] - value) ** 2).sum() for name, value in start.items())
+
+
+def train_round(
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset,
+    training: TrainingSection,
+    state: LocalState,
+    *,
+    seed: int,
+    round_number: int,
+    proximal_mu: float = 0.0,
+) -> float:
+    """Take this holder's local steps of one round on `model` in place; returns the mean loss.
+
+    Raises:
+        TrainingError: the loss is not finite; the model must then be discarded.
+    """
+    parameters = dict(model.named_parameters())
+    personal = task.personal(model)
+    start = {name: leaf.detach().clone() for name, leaf in parameters.items() if name not in personal}
+    examples = dataset.examples(training.fit_on)
+    optimizer = make_optimizer(training, parameters)
+    if training.optimizer_state == "kept":
+        load_moments(optimizer, parameters, state)
+    rates = Rates(training, len(examples), round_number)
+    losses = []
+    model.train()
+    for step, chosen in enumerate(batches(examples, training, seed=seed, round_number=round_number)):
+        loss = task.loss(model, dataset.batch(chosen)).mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is not finite in round {round_number}, step {step + 1}; lower training.learning_rate"
+            )
+        objective = loss + proximal_term(parameters, start, proximal_mu) if proximal_mu else loss
+        optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        if training.gradient_clip:
+            nn.utils.clip_grad_norm_(parameters.values(), training.gradient_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rates[step]
+        optimizer.step()
+        losses.append(loss.detach())
+    state.steps += len(losses)
+    state.round = round_number
+    if training.optimizer_state == "kept":
+        keep_moments(optimizer, parameters, state)
+    return float(torch.stack(losses).mean())
+
+
+class Rates:
+    """Learning rates of the steps of one round, by position in the round."""
+
+    def __init__(self, training: TrainingSection, num_examples: int, round_number: int) -> None:
+        size = training.batch_size or num_examples
+        self._training = training
+        self.steps_per_round = training.local_epochs * math.ceil(num_examples / size)
+        self._first = (round_number - 1) * self.steps_per_round
+
+    def __getitem__(self, step: int) -> float:
+        return learning_rate(self._training, step=self._first + step, steps_per_round=self.steps_per_round)
+
+
+@torch.no_grad()
+def mean_error(task: Task, model: nn.Module, dataset: Dataset, *, split: str, batch_size: int = 16) -> float:
+    """Mean validation error over the examples of `split`."""
+    model.eval()
+    examples = dataset.examples(split)
+    parts = [
+        task.error(model, dataset.batch(examples[start : start + batch_size]))
+        for start in range(0, len(examples), batch_size)
+    ]
+    return float(torch.cat(parts).double().mean())

@@ -1,0 +1,201 @@
+"""Typed messages between the coordinator and a holder, and their form as Flower records.
+
+Every record key of the toolkit lives in this file. A message that lacks content, or holds the wrong kind of content,
+is refused with a `ProtocolError` before anybody acts on it.
+
+Flower message types used: ``query`` for federated statistics, ``train`` and ``evaluate`` for rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from protocol.errors import ProtocolError
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+WEIGHT = "num-examples"
+ROUND, PROXIMAL_MU = "server-round", "proximal-mu"  # the names Flower's strategies use
+READY = "ready"
+"""Phase that ends the federated statistics: it brings the last totals and asks for no contribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a message belongs to. `plan_hash` ties it to one plan, `stage` to one training inside the run."""
+
+    run: str
+    plan_hash: str
+    stage: str
+
+    def check(self, *, plan_hash: str) -> None:
+        """Refuse a message of another plan."""
+        if self.plan_hash != plan_hash:
+            raise ProtocolError(
+                f"message belongs to plan {self.plan_hash[:12]}, this holder approved {plan_hash[:12]}; "
+                "approve the new plan first"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest:
+    """Asks a holder for its additive contribution to `phase`; `totals` are the sums of all earlier phases."""
+
+    header: Header
+    phase: str
+    totals: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def to_records(self) -> RecordDict:
+        config = ConfigRecord({**_header(self.header), "phase": self.phase})
+        return RecordDict({ARRAYS: to_array_record(self.totals), CONFIG: config})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> StatisticsRequest:
+        config = _config(records)
+        return cls(header=_read_header(config), phase=_text(config, "phase"), totals=_arrays(records))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsReply:
+    """A holder's contribution to one phase, and its public weight."""
+
+    arrays: dict[str, np.ndarray]
+    num_examples: int
+
+    def to_records(self) -> RecordDict:
+        return RecordDict({ARRAYS: to_array_record(self.arrays), METRICS: MetricRecord({WEIGHT: self.num_examples})})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> StatisticsReply:
+        return cls(arrays=_arrays(records), num_examples=int(_number(_metrics(records), WEIGHT)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRequest:
+    """One round of training or evaluation on the given shared weights.
+
+    `best_round` is the round with the lowest validation error so far (0: none yet), so that a holder keeps the
+    personal parameters that belong to it.
+    """
+
+    header: Header
+    round: int
+    weights: dict[str, np.ndarray]
+    best_round: int = 0
+    proximal_mu: float = 0.0
+
+    def config(self) -> ConfigRecord:
+        """Everything but the weights; Flower's strategies add the round and FedProx its mu."""
+        return ConfigRecord({**_header(self.header), "best-round": self.best_round})
+
+    def to_records(self) -> RecordDict:
+        config = self.config()
+        config[ROUND], config[PROXIMAL_MU] = self.round, self.proximal_mu
+        return RecordDict({ARRAYS: to_array_record(self.weights), CONFIG: config})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> RoundRequest:
+        config = _config(records)
+        return cls(
+            header=_read_header(config),
+            round=int(_number(config, ROUND)),
+            weights=_arrays(records),
+            best_round=int(_number(config, "best-round")),
+            proximal_mu=float(_number(config, PROXIMAL_MU)) if PROXIMAL_MU in config else 0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReply:
+    """Shared weights after a holder's local steps; `loss` is the mean over those steps."""
+
+    weights: dict[str, np.ndarray]
+    num_examples: int
+    loss: float
+
+    def to_records(self) -> RecordDict:
+        metrics = MetricRecord({WEIGHT: self.num_examples, "loss": self.loss})
+        return RecordDict({ARRAYS: to_array_record(self.weights), METRICS: metrics})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> TrainReply:
+        metrics = _metrics(records)
+        return cls(
+            weights=_arrays(records), num_examples=int(_number(metrics, WEIGHT)), loss=float(_number(metrics, "loss"))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateReply:
+    """A holder's mean validation error of the given weights."""
+
+    num_examples: int
+    error: float
+
+    def to_records(self) -> RecordDict:
+        return RecordDict({METRICS: MetricRecord({WEIGHT: self.num_examples, "error": self.error})})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> EvaluateReply:
+        metrics = _metrics(records)
+        return cls(num_examples=int(_number(metrics, WEIGHT)), error=float(_number(metrics, "error")))
+
+
+def to_array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Named arrays as a Flower record."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """A Flower record as named arrays; refuses values that are not finite."""
+    arrays = {name: array.numpy() for name, array in record.items()}
+    for name, value in arrays.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ProtocolError(f"array '{name}' holds values that are not finite; the sender's training diverged")
+    return arrays
+
+
+def _header(header: Header) -> dict[str, str]:
+    return {"run": header.run, "plan-hash": header.plan_hash, "stage": header.stage}
+
+
+def _read_header(config: ConfigRecord) -> Header:
+    return Header(run=_text(config, "run"), plan_hash=_text(config, "plan-hash"), stage=_text(config, "stage"))
+
+
+def _arrays(records: RecordDict) -> dict[str, np.ndarray]:
+    record = records.get(ARRAYS)
+    if not isinstance(record, ArrayRecord):
+        raise ProtocolError(f"message has no array record '{ARRAYS}'; both sides must run the same protocol version")
+    return from_array_record(record)
+
+
+def _config(records: RecordDict) -> ConfigRecord:
+    record = records.get(CONFIG)
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError(f"message has no config record '{CONFIG}'; both sides must run the same protocol version")
+    return record
+
+
+def _metrics(records: RecordDict) -> MetricRecord:
+    record = records.get(METRICS)
+    if not isinstance(record, MetricRecord):
+        raise ProtocolError(f"message has no metric record '{METRICS}'; both sides must run the same protocol version")
+    return record
+
+
+def _text(config: ConfigRecord, key: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise ProtocolError(f"message lacks the text '{key}'; both sides must run the same protocol version")
+    return value
+
+
+def _number(record: ConfigRecord | MetricRecord, key: str) -> float | int:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise ProtocolError(f"message lacks the finite number '{key}'; both sides must run the same protocol version")
+    return value

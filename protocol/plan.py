@@ -1,0 +1,204 @@
+"""The run plan: one TOML file that says what is trained, by whom, on what, and for how long.
+
+The sections ``[data]`` and ``[model]`` belong to the task and are checked by the task's own configuration (see
+`protocol.tasks`); everything else is checked here. Unknown keys are refused and the nearest valid one is named::
+
+    plan = load_plan(Path("japan_regions.toml"), overrides={"training.rounds": "5"}, seed=3)
+    plan.digest()        # the hash that every message and the run folder carry
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+
+from protocol.errors import PlanError
+
+Share = Literal["weights", "weights+margins"]
+
+
+class FrozenConfig(BaseModel):
+    """Base of every configuration: frozen, finite, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunSection(FrozenConfig):
+    """``[run]``: what the run is called, which task it trains, and its seed."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    task: str
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class TrainingSection(FrozenConfig):
+    """``[training]``: the schedule that federated, pooled and alone training share, so that budgets are equal."""
+
+    rounds: int = Field(default=30, ge=1)
+    local_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=0, description="windows per step; 0 means one full batch")
+    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer_state: Literal["kept", "reset"] = "kept"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = Field(default=1e-5, ge=0)
+    gradient_clip: float = Field(default=5.0, ge=0, description="largest gradient norm; 0 switches it off")
+    fit_on: Literal["train", "train+validation"] = "train"
+    select: Literal["best", "last"] = Field(default="best", description="the round whose weights are kept")
+    patience: int = Field(default=0, ge=0, description="rounds without a better validation error; 0 never stops early")
+
+
+    @model_validator(mode="after")
+    def _choice_needs_unseen_data(self) -> TrainingSection:
+        if self.fit_on == "train+validation" and (self.select == "best" or self.patience):
+            raise ValueError('fit_on = "train+validation" leaves nothing to choose a round on; set select = "last"')
+        return self
+
+
+class FederationSection(FrozenConfig):
+    """``[federation]``: who holds what, what they share, and how their updates are combined."""
+
+    strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
+    shares: tuple[Share, ...] = ("weights", "weights+margins")
+    proximal_mu: float = Field(default=0.01, gt=0, description="FedProx only")
+    server_learning_rate: float = Field(default=1e-2, gt=0, description="FedAdam only")
+    vectorise: Literal["auto", "always", "never"] = "auto"
+    holders: dict[str, tuple[str, ...]] = Field(min_length=1)
+
+    @field_validator("holders")
+    @classmethod
+    def _each_holds_something(cls, holders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, regions in holders.items():
+            if not regions:
+                raise ValueError(f"holder '{name}' has no regions; give it at least one or remove it")
+            if len(set(regions)) != len(regions):
+                raise ValueError(f"holder '{name}' lists a region twice")
+        return holders
+
+
+class ScopeSection(FrozenConfig):
+    """``[compare]``: what is trained beside the federation, on the same data with the same schedule."""
+
+    alone: bool = True
+    pooled: bool = True
+    baselines: tuple[str, ...] | Literal["all"] = "all"
+
+
+class ReportSection(FrozenConfig):
+    """``[report]``: the metric declared before the run, and how much is written."""
+
+    metric: Literal["rmse", "mae"] = "rmse"
+    scale: Literal["log1p", "raw", "share"] = "log1p"
+    pairs: int = Field(default=12, ge=1, le=500, description="largest pairs whose forecasts are written and drawn")
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    bootstrap_block: int = Field(default=14, ge=1, description="block length in steps")
+    break_date: str | None = Field(default=None, description="report errors before and after this day apart")
+
+
+class Plan(FrozenConfig):
+    """A whole run, frozen. ``data`` and ``model`` are the task's and already checked by it."""
+
+    run: RunSection
+    data: dict[str, JsonValue]
+    model: dict[str, JsonValue] = {}
+    training: TrainingSection = TrainingSection()
+    federation: FederationSection
+    compare: ScopeSection = ScopeSection()
+    report: ReportSection = ReportSection()
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the plan, as 64 hexadecimal digits."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse_config(model: type[Config], values: Mapping[str, Any], *, where: str) -> Config:
+    """Check `values` against `model`, or raise a `PlanError` that names the key, the rule and the way out."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise PlanError("; ".join(_explain(item, model, where) for item in error.errors())) from None
+
+
+def load_plan(path: Path, *, overrides: Mapping[str, str] | None = None, seed: int | None = None) -> Plan:
+    """Read and check a plan, the task's sections included.
+
+    Args:
+        path: A TOML file.
+        overrides: ``{"section.key": "value"}``; the value is read as TOML, else as text. The key must exist.
+        seed: Replaces ``[run] seed``.
+
+    Raises:
+        PlanError: no such file, not TOML, an unknown key or task, or a value that breaks a rule.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read plan {path} ({error.strerror}); give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"plan {path} is not valid TOML ({error}); correct that line") from None
+    for key, text in (overrides or {}).items():
+        _override(values, key, text)
+    if seed is not None:
+        values.setdefault("run", {})["seed"] = seed
+    return parse_plan(values, where=path.name)
+
+
+def parse_plan(values: Mapping[str, Any], *, where: str = "plan") -> Plan:
+    """Check a plan given as nested mappings; the task fills in and checks ``data`` and ``model``."""
+    from protocol.tasks import task_named  # the registry checks the sections that belong to the task
+
+    plan = parse_config(Plan, values, where=where)
+    task = task_named(plan.run.task)
+    data = parse_config(task.data_config, plan.data, where=f"{where} [data]")
+    model = parse_config(task.model_config, plan.model, where=f"{where} [model]")
+    return plan.model_copy(
+        update={"data": data.model_dump(mode="json", by_alias=True), "model": model.model_dump(mode="json")}
+    )
+
+
+def _override(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    target: Any = values
+    for section in sections:
+        target = target.setdefault(section, {}) if isinstance(target, dict) else None
+    if not sections or not isinstance(target, dict):
+        raise PlanError(f"cannot override '{key}': give it as section.key=value")
+    try:
+        target[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[last] = text
+
+
+def _explain(item: Any, model: type[BaseModel], where: str) -> str:
+    """One pydantic complaint as: where, key, rule, way out."""
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path) or "(top level)"
+    if item["type"] != "extra_forbidden":
+        way_out = "add it" if item["type"] == "missing" else "change the value"
+        return f"{where}: '{key}': {item['msg'].removeprefix('Value error, ')}; {way_out}"
+    known = sorted(_fields_at(model, path[:-1]))
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
+    hint = f"did you mean '{near[0]}'?" if near else "remove it"
+    return f"{where}: unknown key '{key}'; {hint} (known: {', '.join(known)})"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field is not None else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return set()
+        model = inner
+    return {field.alias or name for name, field in model.model_fields.items()}

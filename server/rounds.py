@@ -1,0 +1,208 @@
+"""The state machine of one training: federated statistics, then rounds, each committed to the journal.
+
+Flower's strategies choose and combine; this module keeps the order of steps, refuses incomplete cohorts and makes
+every round resumable. Replies are combined in the order of node numbers, so that a resumed run repeats the same
+floating-point sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from protocol.errors import TrainingError
+from protocol.messages import (
+    READY,
+    Header,
+    RoundRequest,
+    StatisticsReply,
+    StatisticsRequest,
+    from_array_record,
+    to_array_record,
+)
+from protocol.plan import Plan, Share
+from protocol.tasks import Task
+from server.journal import Journal, RoundRecord, best_of
+from server.strategies import make_strategy, restore_strategy, strategy_state
+
+
+class HolderStates(Protocol):
+    """Access to the training states of holders; only a simulation has it."""
+
+    def export(self, stage: str) -> Mapping[str, bytes]: ...
+
+    def restore(self, stage: str, states: Mapping[str, bytes]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training inside a run: its name and what its holders share."""
+
+    name: str
+    share: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutcome:
+    """The weights a training ended with, the round they are of, and the sums it started from."""
+
+    weights: dict[str, np.ndarray]
+    chosen_round: int
+    totals: dict[str, np.ndarray]
+    records: tuple[RoundRecord, ...]
+
+
+class Coordinator:
+    """Runs stages over whatever nodes the grid reaches.
+
+    Args:
+        grid: Flower's grid: in-process, Ray, or a SuperLink.
+        task: The plan's task.
+        public: What the task says everybody may know (`Task.public`).
+        plan: The run plan.
+        run: Identity of the run.
+        journal: Where rounds are committed.
+        holder_states: Saves and restores simulated holders' states; None where holders keep their own.
+        on_round: Called after each committed round.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        task: Task,
+        public: Any,
+        plan: Plan,
+        *,
+        run: str,
+        journal: Journal,
+        holder_states: HolderStates | None = None,
+        on_round: Callable[[Stage, RoundRecord], None] = lambda stage, record: None,
+    ) -> None:
+        self._grid, self._task, self._public, self._plan = grid, task, public, plan
+        self._run, self._plan_hash, self._journal = run, plan.digest(), journal
+        self._holder_states, self._on_round = holder_states, on_round
+
+    def run_stage(self, stage: Stage) -> StageOutcome:
+        """Train one stage to its end, from its last committed round if it has one.
+
+        Raises:
+            TrainingError: a holder answered with an error or not at all.
+        """
+        totals = self._totals(stage)
+        strategy = make_strategy(self._plan.federation, holders=len(list(self._grid.get_node_ids())))
+        checkpoint = self._journal.checkpoint(stage.name)
+        if checkpoint is None:
+            weights, records = self._initial_weights(stage, totals), ()
+        else:
+            weights, records = checkpoint.weights, checkpoint.records
+            restore_strategy(strategy, checkpoint.strategy)
+            if self._holder_states is not None:
+                self._holder_states.restore(stage.name, self._journal.holder_states(stage.name))
+        training = self._plan.training
+        while len(records) < training.rounds and not _out_of_patience(records, training.patience):
+            weights, record = self._round(stage, strategy, len(records) + 1, weights, best_of(records))
+            records = (*records, record)
+            self._journal.commit_round(
+                stage.name,
+                record,
+                best_round=best_of(records),
+                weights=weights,
+                strategy=strategy_state(strategy),
+                holder_states=self._holder_states.export(stage.name) if self._holder_states else {},
+            )
+            self._on_round(stage, record)
+        return self._outcome(stage, totals)
+
+    def _totals(self, stage: Stage) -> dict[str, np.ndarray]:
+        """Sums of the federated statistics, phase by phase; ends with every holder's dataset prepared."""
+        totals = self._journal.totals(stage.name)
+        if totals is None:
+            totals = {}
+            for phase in self._task.phases(self._plan, stage.share):
+                totals |= add_up(self._query(stage, phase, totals))
+            self._journal.save_totals(stage.name, totals)
+        self._query(stage, READY, totals)
+        return totals
+
+    def _query(self, stage: Stage, phase: str, totals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        request = StatisticsRequest(header=self._header(stage), phase=phase, totals=totals)
+        messages = [
+            Message(content=request.to_records(), dst_node_id=node, message_type=MessageType.QUERY)
+            for node in sorted(self._grid.get_node_ids())
+        ]
+        replies = self._send(messages)
+        return [StatisticsReply.from_records(reply.content).arrays for reply in replies]
+
+    def _initial_weights(self, stage: Stage, totals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        model = self._task.build_model(self._public, self._plan, stage.share, totals)
+        personal = self._task.personal(model)
+        return {name: leaf.detach().numpy() for name, leaf in model.named_parameters() if name not in personal}
+
+    def _round(
+        self, stage: Stage, strategy: Any, number: int, weights: dict[str, np.ndarray], best_round: int
+    ) -> tuple[dict[str, np.ndarray], RoundRecord]:
+        def config() -> Any:
+            request = RoundRequest(header=self._header(stage), round=number, weights={}, best_round=best_round)
+            return request.config()
+
+        arrays = to_array_record(weights)
+        replies = self._send(strategy.configure_train(number, arrays, config(), self._grid))
+        combined, metrics = strategy.aggregate_train(number, replies)
+        if combined is None or metrics is None:
+            raise TrainingError(f"stage '{stage.name}', round {number}: no holder took part; check the holders' logs")
+        error = None
+        if self._plan.training.fit_on == "train":
+            replies = self._send(strategy.configure_evaluate(number, combined, config(), self._grid))
+            measured = strategy.aggregate_evaluate(number, replies)
+            error = float(measured["error"])
+        trained = {name: np.asarray(value) for name, value in from_array_record(combined).items()}
+        return trained, RoundRecord(round=number, loss=float(metrics["loss"]), error=error)
+
+    def _send(self, messages: Iterable[Message]) -> list[Message]:
+        """Send to all and wait for all; a single missing or failed answer ends the round with its cause."""
+        sent = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        replies = sorted(self._grid.send_and_receive(sent), key=lambda reply: reply.metadata.src_node_id)
+        for reply in replies:
+            if reply.has_error():
+                raise TrainingError(f"holder at node {reply.metadata.src_node_id} failed: {reply.error.reason}")
+        if len(replies) != len(sent):
+            silent = {m.metadata.dst_node_id for m in sent} - {m.metadata.src_node_id for m in replies}
+            raise TrainingError(f"no answer from node(s) {sorted(silent)}; resume the run once they are back")
+        return replies
+
+    def _outcome(self, stage: Stage, totals: dict[str, np.ndarray]) -> StageOutcome:
+        checkpoint = self._journal.checkpoint(stage.name)
+        if checkpoint is None:
+            raise TrainingError(f"stage '{stage.name}' has no committed round")
+        best = self._plan.training.select == "best"
+        return StageOutcome(
+            weights=checkpoint.best_weights if best else checkpoint.weights,
+            chosen_round=checkpoint.best_round if best else checkpoint.records[-1].round,
+            totals=totals,
+            records=checkpoint.records,
+        )
+
+    def _header(self, stage: Stage) -> Header:
+        return Header(run=self._run, plan_hash=self._plan_hash, stage=stage.name)
+
+
+def add_up(contributions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Sum of all holders' arrays, key by key, in the order given.
+
+    Raises:
+        TrainingError: holders sent different keys or shapes.
+    """
+    first = {name: value.shape for name, value in contributions[0].items()}
+    for other in contributions[1:]:
+        if {name: value.shape for name, value in other.items()} != first:
+            raise TrainingError("holders contributed different statistics; all must run the same version and plan")
+    return {name: sum((c[name] for c in contributions[1:]), start=contributions[0][name]) for name in first}
+
+
+def _out_of_patience(records: tuple[RoundRecord, ...], patience: int) -> bool:
+    return bool(patience and records and records[-1].round - best_of(records) >= patience)

@@ -1,0 +1,164 @@
+"""Train simulated holders of equal shape in one call: `torch.func.vmap` over stacked weights.
+
+The arithmetic is that of `clients.training.train_round`, holder by holder: the same windows in the same order, the
+same optimiser (Adam and SGD act element by element, so a stack of holders is exact), gradients clipped per holder.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from flwr.app import Message, MessageType, RecordDict
+from torch.func import functional_call, grad_and_value, vmap
+
+from clients.agent import HolderAgent, Session
+from clients.training import Rates, batches, keep_moments, load_moments, make_optimizer
+from clients.state import LocalState, Tensors
+from protocol.errors import TrainingError
+from protocol.messages import RoundRequest, TrainReply
+from protocol.plan import Plan
+from protocol.tasks import Task
+
+
+class TogetherTrainer:
+    """Answers the train messages of holders that can be stacked; leaves all others to the grid.
+
+    Args:
+        agents: The simulated holders, by name.
+        plan: The run plan.
+        task: The plan's task.
+    """
+
+    def __init__(self, agents: Mapping[str, HolderAgent], plan: Plan, task: Task) -> None:
+        self._agents, self._plan, self._task = agents, plan, task
+
+    def __call__(self, messages: Sequence[tuple[str, Message]]) -> dict[str, RecordDict]:
+        """Records of the replies, by holder."""
+        groups: dict[tuple[int, ...], list[tuple[str, RoundRequest]]] = defaultdict(list)
+        for holder, message in messages:
+            if message.metadata.message_type == MessageType.TRAIN:
+                request = RoundRequest.from_records(message.content)
+                session = self._agents[holder].session(request.header.stage)
+                groups[session.dataset.shape_key].append((holder, request))
+        replies: dict[str, RecordDict] = {}
+        for group in groups.values():
+            if len(group) > 1:
+                replies |= {name: reply.to_records() for name, reply in self._train(group).items()}
+        return replies
+
+    def _train(self, group: list[tuple[str, RoundRequest]]) -> dict[str, TrainReply]:
+        sessions = [self._agents[holder].receive(request) for holder, request in group]
+        request = group[0][1]
+        losses = train_together(
+            self._task,
+            sessions,
+            self._plan,
+            round_number=request.round,
+            proximal_mu=request.proximal_mu,
+        )
+        return {
+            holder: self._agents[holder].trained(session, best_round=request.best_round, loss=loss)
+            for (holder, _), session, loss in zip(group, sessions, losses, strict=True)
+        }
+
+
+def train_together(
+    task: Task, sessions: Sequence[Session], plan: Plan, *, round_number: int, proximal_mu: float
+) -> list[float]:
+    """One round of local steps of several holders at once; models and states change in place.
+
+    Returns:
+        Mean loss of each holder over its steps.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    training, model = plan.training, sessions[0].model
+    stacked = _stack([dict(session.model.named_parameters()) for session in sessions])
+    leaves = {name: value.requires_grad_() for name, value in stacked.items()}
+    start = {name: leaf.detach().clone() for name, leaf in leaves.items() if name not in sessions[0].personal}
+    buffers = dict(model.named_buffers())
+
+    def objective(parameters: Tensors, batch: Tensors) -> torch.Tensor:
+        # The task sees a module; functional_call lends it this holder's parameters.
+        return functional_call(_LossOf(task, model), ({f"model.{k}": v for k, v in parameters.items()}, buffers_), (batch,))
+
+    buffers_ = {f"model.{name}": value for name, value in buffers.items()}
+    gradients = vmap(grad_and_value(objective), randomness="error")
+    state = _stack_states([session.state for session in sessions])
+    optimizer = make_optimizer(training, leaves)
+    if training.optimizer_state == "kept":
+        load_moments(optimizer, leaves, state)
+    examples = sessions[0].dataset.examples(training.fit_on)
+    rates = Rates(training, len(examples), round_number)
+    losses = []
+    model.train()
+    for step, chosen in enumerate(batches(examples, training, seed=plan.run.seed, round_number=round_number)):
+        batch = _stack([session.dataset.batch(chosen) for session in sessions])
+        values = {name: leaf.detach() for name, leaf in leaves.items()}
+        grads, loss = gradients(values, batch)
+        if not torch.isfinite(loss).all():
+            raise TrainingError(
+                f"the loss is not finite in round {round_number}, step {step + 1}; lower training.learning_rate"
+            )
+        if proximal_mu:
+            for name, value in start.items():
+                grads[name] = grads[name] + proximal_mu * (values[name] - value)
+        if training.gradient_clip:
+            _clip_each(grads, training.gradient_clip)
+        for name, leaf in leaves.items():
+            leaf.grad = grads[name]
+        for settings in optimizer.param_groups:
+            settings["lr"] = rates[step]
+        optimizer.step()
+        losses.append(loss.detach())
+    state.steps += len(losses)
+    state.round = round_number
+    if training.optimizer_state == "kept":
+        keep_moments(optimizer, leaves, state)
+    _hand_back(sessions, leaves, state)
+    return [float(value) for value in torch.stack(losses).mean(dim=0)]
+
+
+class _LossOf(torch.nn.Module):
+    """A task's mean loss as a module, so that `functional_call` can swap the parameters inside."""
+
+    def __init__(self, task: Task, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.task, self.model = task, model
+
+    def forward(self, batch: Tensors) -> torch.Tensor:
+        return self.task.loss(self.model, batch).mean()
+
+
+def _stack(tensors: Sequence[Mapping[str, torch.Tensor]]) -> Tensors:
+    return {name: torch.stack([part[name].detach() for part in tensors]) for name in tensors[0]}
+
+
+def _stack_states(states: Sequence[LocalState]) -> LocalState:
+    """The holders' Adam moments, stacked; empty before the first round."""
+    return LocalState(
+        first_moment=_stack([state.first_moment for state in states]) if states[0].first_moment else {},
+        second_moment=_stack([state.second_moment for state in states]) if states[0].second_moment else {},
+        steps=states[0].steps,
+    )
+
+
+def _clip_each(grads: Tensors, limit: float) -> None:
+    """Scale each holder's gradient to at most `limit`, as `clip_grad_norm_` does for one holder."""
+    squares = sum(value.flatten(1).square().sum(dim=1) for value in grads.values())
+    factor = (limit / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1.0)
+    for name, value in grads.items():
+        grads[name] = value * factor.reshape(-1, *[1] * (value.dim() - 1))
+
+
+def _hand_back(sessions: Sequence[Session], leaves: Tensors, state: LocalState) -> None:
+    with torch.no_grad():
+        for position, session in enumerate(sessions):
+            for name, parameter in session.model.named_parameters():
+                parameter.copy_(leaves[name][position])
+            session.state.steps, session.state.round = state.steps, state.round
+            session.state.first_moment = {name: value[position].clone() for name, value in state.first_moment.items()}
+            session.state.second_moment = {name: value[position].clone() for name, value in state.second_moment.items()}
