@@ -1,17 +1,17 @@
 """The intention index M: counts on a scale that can be compared over time and between regions.
 
-========================  ==============================================  =====================================================
-mode                      M[t, o, d]                                      what it is for
-========================  ==============================================  =====================================================
-``raw``                   q                                               volume, seasons and growth included
-``total_share``           kappa q / max(1, sum of all q at t)             removes growth of the source, and the national season
-``row_share``             q / max(1, sum over d of q at t)                where those of o want to go: P(d | o, t)
-``pair_minmax_train``     (q - low) / max(1, high - low), per pair        each pair on its own scale; below 0 or above 1 is
-                                                                          possible outside the training span
-========================  ==============================================  =====================================================
+===================== ======================================= ====================================================
+mode                  M[t, o, d]                              what it is for
+===================== ======================================= ====================================================
+``raw``               q                                       volume, with growth and seasons
+``total_share``       kappa q / max(1, sum of all q at t)     without the source's growth and the national season
+``row_share``         q / max(1, sum over d of q at t)        where those of o want to go: P(d | o, t)
+``pair_minmax_train`` (q - low) / max(1, high - low)          each pair on its own scale; below 0 or above 1 is
+                                                              possible outside the training span
+===================== ======================================= ====================================================
 
-Extrema come from the training span only; the other modes read nothing but the step itself. So no number of a step depends on
-a later one. Y, the space the model works in, is ``log1p(M)`` or M (`to_model_space`).
+Extrema come from the training span only; the other modes read nothing but the step itself. So no number of a step
+depends on a later one. Y, the space the model works in, is ``log1p(M)`` or M (`to_model_space`).
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def to_model_space(values: np.ndarray, space: Space) -> np.ndarray:
         return np.asarray(values, dtype=np.float64)
     if np.any(values < 0):
         raise DataError(
-            "index values below 0 cannot go through log1p; 'pair_minmax_train' gives them for counts below the training "
-            "minimum",
+            "index values below 0 cannot go through log1p; 'pair_minmax_train' gives them for counts below "
+            "the training minimum",
             way_out='use space = "linear" or another index',
         )
     return np.log1p(values)
@@ -168,8 +168,8 @@ def from_model_space(values: np.ndarray, space: Space) -> np.ndarray:
 def suppress_small_cells(series: ODSeries, *, threshold: int = 5, private: bool = False) -> ODSeries:
     """Set counts below `threshold` to 0 and record the threshold in the provenance.
 
-    With `private` the series comes back as it is: counts that will be noised must not be cut first, because one person could
-    then change a cell by the whole threshold. The cut is made after the noise.
+    With `private` the series comes back as it is: counts that will be noised must not be cut first, because one
+    person could then change a cell by the whole threshold. The cut is made after the noise.
 
     Raises:
         PlanError: threshold below 1.

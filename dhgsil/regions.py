@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -33,13 +34,11 @@ class Regions:
         lengths = {len(self.codes), len(self.names), len(self.lat), len(self.lon)}
         if len(lengths) != 1 or self.lat.ndim != 1 or self.lon.ndim != 1:
             raise DataError(
-                f"regions have {len(self.codes)} codes, {len(self.names)} names, latitudes {self.lat.shape}, longitudes "
-                f"{self.lon.shape}; one of each per region is needed",
+                f"regions have {len(self.codes)} codes, {len(self.names)} names, latitudes {self.lat.shape}, "
+                f"longitudes {self.lon.shape}; one of each per region is needed",
                 way_out="give a code, a name, a latitude and a longitude for every region",
             )
-        _check_codes(self.codes)
-        _check_coordinate(self.lat, 90.0, "latitude", self.codes)
-        _check_coordinate(self.lon, 180.0, "longitude", self.codes)
+        check_regions(self.codes, self.lat, self.lon)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -79,28 +78,32 @@ class Regions:
         return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(hav, 0.0, 1.0)))
 
 
-def _check_codes(codes: tuple[str, ...]) -> None:
+def check_regions(codes: Sequence[str], lat: np.ndarray, lon: np.ndarray, *, source: str | Path | None = None) -> None:
+    """Refuse regions with an empty or repeated code, or without valid coordinates; `source` is the file to name.
+
+    Raises:
+        DataError: see above, with the row counted from 1.
+    """
     first: dict[str, int] = {}
     for row, code in enumerate(codes, start=1):
         if not isinstance(code, str) or not code:
-            raise DataError("a region code must be a non-empty text", way_out="give every region a code", row=row)
+            problem = "a region code must be a non-empty text"
+            raise DataError(problem, way_out="give every region a code", source=source, row=row)
         if code in first:
-            raise DataError(
-                f"duplicate region code '{code}', first in row {first[code]}", way_out="make codes unique", row=row
-            )
+            problem = f"duplicate region code '{code}', first in row {first[code]}"
+            raise DataError(problem, way_out="make codes unique", source=source, row=row)
         first[code] = row
-
-
-def _check_coordinate(values: np.ndarray, limit: float, name: str, codes: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero(~(np.abs(values) <= limit))  # written so that NaN is wrong too
-    if len(wrong):
-        place = int(wrong[0])
-        what = "has no coordinates" if np.isnan(values[place]) else f"has {name} {values[place]:g}"
-        raise DataError(
-            f"region '{codes[place]}' {what}; a {name} in degrees from {-limit:g} to {limit:g} is needed",
-            way_out="complete the coordinates of the region list",
-            row=place + 1,
-        )
+    for name, values, limit in (("latitude", lat, 90.0), ("longitude", lon, 180.0)):
+        wrong = np.flatnonzero(~(np.abs(values) <= limit))  # written so that NaN is wrong too
+        if len(wrong):
+            place = int(wrong[0])
+            what = "has no coordinates" if np.isnan(values[place]) else f"has {name} {values[place]:g}"
+            raise DataError(
+                f"region '{codes[place]}' {what}; a {name} in degrees from {-limit:g} to {limit:g} is needed",
+                way_out="complete the coordinates of the region list",
+                source=source,
+                row=place + 1,
+            )
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Origin-destination counts on a regular time grid, with where they come from and what they measure.
 
-``ODSeries`` is the one form in which counts enter the forecaster. A pooled series sees every origin; the part of one holder
-lies on the same grid with the rows of other holders at zero and ``observed`` False there, so parts add up to the whole::
+``ODSeries`` is the one form in which counts enter the forecaster. A pooled series sees every origin; the part of one
+holder lies on the same grid with the rows of other holders at zero and ``observed`` False there, so parts add up to the
+whole::
 
     tokyo = series.held_by(["JP-13"])
     rest = series.held_by([code for code in series.regions.codes if code != "JP-13"])
@@ -61,11 +62,13 @@ class Provenance:
 class ODSeries:
     """Counts of every ordered pair of regions at regular times.
 
-    Shapes: counts (T, N, N) int64 read-only (a writeable array is copied), times (T,) datetime64[D], observed (N,) bool.
+    Shapes: counts (T, N, N) int64 read-only (a writeable array is copied), times (T,) datetime64[D], observed (N,)
+        bool.
         ``counts[t, o, d]`` is origin o to destination d; rows of origins that are not observed are 0.
 
     Raises:
-        DataError: a shape or dtype is wrong, a count is negative or absurd, time has a gap, an unobserved row is not zero.
+        DataError: a shape or dtype is wrong, a count is negative or absurd, time has a gap, or an unobserved row is not
+            zero.
     """
 
     counts: np.ndarray

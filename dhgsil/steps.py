@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -39,8 +40,17 @@ def as_day(value: Date | None, default: np.datetime64) -> np.datetime64:
     return np.datetime64(date(value.year, value.month, value.day), "D")
 
 
-def check_regular(times: np.ndarray, step: str, source: str | None = None) -> None:
+def check_regular(
+    times: np.ndarray,
+    step: str,
+    *,
+    source: str | Path | None = None,
+    column: str | None = None,
+    rows: np.ndarray | None = None,
+) -> None:
     """Refuse times (T,) that are not increasing by exactly one day, week or month (months begin on the 1st).
+
+    With `rows` (T,), the row of a file each time was first met in, the message names the row.
 
     Raises:
         DataError: unknown step, no times, a missing date, times out of order or a gap.
@@ -50,27 +60,26 @@ def check_regular(times: np.ndarray, step: str, source: str | None = None) -> No
     if not len(times):
         raise DataError("there are no time steps", way_out="give at least one step of counts", source=source)
     if np.isnat(times).any():
-        raise DataError("a time is missing", way_out="give every record a date", source=source, column="time")
-    if step == "month":
-        months = times.astype("datetime64[M]")
-        if (times != months.astype("datetime64[D]")).any():
-            off = times[np.flatnonzero(times != months.astype("datetime64[D]"))[0]]
-            raise DataError(
-                f"monthly steps begin on the 1st, {off} does not",
-                way_out="write the first day of the month, or state the right step",
-                source=source,
-                column="time",
-            )
-        distance, unit = np.diff(months).astype(np.int64), 1
-    else:
-        distance, unit = np.diff(times).astype(np.int64), 7 if step == "week" else 1
-    wrong = np.flatnonzero(distance != unit)
-    if len(wrong):
-        before, after = times[wrong[0]], times[wrong[0] + 1]
+        raise DataError("a time is missing", way_out="give every record a date", source=source, column=column)
+    months = times.astype("datetime64[M]")
+    if step == "month" and len(off := np.flatnonzero(times != months.astype("datetime64[D]"))):
+        raise DataError(
+            f"monthly steps begin on the 1st, {times[off[0]]} does not",
+            way_out="write the first day of the month, or state the right step",
+            source=source,
+            column=column,
+            row=None if rows is None else int(rows[off[0]]),
+        )
+    distance = np.diff(months if step == "month" else times).astype(np.int64)
+    unit = 7 if step == "week" else 1
+    if len(wrong := np.flatnonzero(distance != unit)):
+        after = int(wrong[0]) + 1
         kind = "a gap in time" if distance[wrong[0]] > unit else "times are not one step apart"
         raise DataError(
-            f"{kind}: {before} is followed by {after}, but steps of one {step} are stated ({len(wrong)} such place(s))",
-            way_out="add the missing steps (a step that counted nothing needs one record with count 0) or state the right step",
+            f"{kind}: {times[after - 1]} is followed by {times[after]}, but steps of one {step} are stated "
+            f"({len(wrong)} such place(s))",
+            way_out="add the missing steps (with count 0 where nothing was counted) or state the right step",
             source=source,
-            column="time",
+            column=column,
+            row=None if rows is None else int(rows[after]),
         )

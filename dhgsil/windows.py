@@ -1,7 +1,7 @@
 """Chronological splits and windows: which step may be a target of which part of the data.
 
-Splits are made by *target* step. A window of the test span may read inputs from earlier spans (they are the past), but no
-step is a target of two spans, so nothing that is scored was ever fitted::
+Splits are made by *target* step. A window of the test span may read inputs from earlier spans (they are the past), but
+no step is a target of two spans, so nothing that is scored was ever fitted::
 
     split = chronological_split(425)                              # train, validation, test: 70 %, 10 %, 20 %
     origins = window_origins(split.test, input_steps=7, horizon=7)  # last input step of each test window
@@ -144,8 +144,8 @@ def check_length(num_steps: int, *, input_steps: int, horizon: int, source: str 
 def _split(validation: int, test: int, num_steps: int) -> Split:
     if not 0 < validation < test < num_steps:
         raise DataError(
-            f"{num_steps} steps split at {validation} and {test} leave {validation} for training, {test - validation} for "
-            f"validation and {num_steps - test} for test; each needs at least 1",
+            f"{num_steps} steps split at {validation} and {test} leave {validation} for training, {test - validation} "
+            f"for validation and {num_steps - test} for test; each needs at least 1",
             way_out="use a longer series or move the split",
         )
     return Split(train=Span(0, validation), validation=Span(validation, test), test=Span(test, num_steps))
