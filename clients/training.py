@@ -96,11 +96,11 @@ def train_round(
     optimizer = make_optimizer(training, parameters)
     if training.optimizer_state == "kept":
         load_moments(optimizer, parameters, state)
-    rates = Rates(training, len(examples), round_number)
+    steps = Steps(training, len(examples), round_number)
     losses = []
     model.train()
     for step, chosen in enumerate(batches(examples, training, seed=seed, round_number=round_number)):
-        loss = task.loss(model, dataset.batch(chosen)).mean()
+        loss = task.loss(model, dataset.training_batch(chosen, draw=steps.number(step))).mean()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is not finite in round {round_number}, step {step + 1}; lower training.learning_rate"
@@ -111,7 +111,7 @@ def train_round(
         if training.gradient_clip:
             nn.utils.clip_grad_norm_(parameters.values(), training.gradient_clip)
         for group in optimizer.param_groups:
-            group["lr"] = rates[step]
+            group["lr"] = steps.learning_rate(step)
         optimizer.step()
         losses.append(loss.detach())
     state.steps += len(losses)
@@ -121,17 +121,22 @@ def train_round(
     return float(torch.stack(losses).mean())
 
 
-class Rates:
-    """Learning rates of the steps of one round, by position in the round."""
+class Steps:
+    """The steps of one round, numbered over the whole training, with their learning rates."""
 
     def __init__(self, training: TrainingSection, num_examples: int, round_number: int) -> None:
         size = training.batch_size or num_examples
         self._training = training
-        self.steps_per_round = training.local_epochs * math.ceil(num_examples / size)
-        self._first = (round_number - 1) * self.steps_per_round
+        self._per_round = training.local_epochs * math.ceil(num_examples / size)
+        self._first = (round_number - 1) * self._per_round
 
-    def __getitem__(self, step: int) -> float:
-        return learning_rate(self._training, step=self._first + step, steps_per_round=self.steps_per_round)
+    def number(self, step: int) -> int:
+        """Number of a step of this round, counted from 0 over all rounds."""
+        return self._first + step
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step of this round."""
+        return learning_rate(self._training, step=self.number(step), steps_per_round=self._per_round)
 
 
 @torch.no_grad()

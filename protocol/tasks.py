@@ -50,6 +50,10 @@ class Dataset(Protocol):
         """Tensors of the given examples; every tensor has the examples as its leading dimension."""
         ...
 
+    def training_batch(self, examples: np.ndarray, *, draw: int) -> dict[str, torch.Tensor]:
+        """`batch` with what is random in training (dropout masks), drawn from the plan's seed and the number `draw`."""
+        ...
+
 
 class Task(Protocol):
     """One model family. `tables` is whatever `load` returns: checked input that belongs to one holder.
@@ -95,11 +99,11 @@ class Task(Protocol):
         """Names of parameters that stay at the holder and are never sent."""
         ...
 
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One loss per example, (B,)."""
         ...
 
-    def error(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def error(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The validation error per example, (B,): the declared metric's squared or absolute error, no penalties."""
         ...
 

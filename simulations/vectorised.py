@@ -14,12 +14,15 @@ from flwr.app import Message, MessageType, RecordDict
 from torch.func import functional_call, grad_and_value, vmap
 
 from clients.agent import HolderAgent, Session
-from clients.training import Rates, batches, keep_moments, load_moments, make_optimizer
 from clients.state import LocalState, Tensors
+from clients.training import Steps, batches, keep_moments, load_moments, make_optimizer
 from protocol.errors import TrainingError
 from protocol.messages import RoundRequest, TrainReply
 from protocol.plan import Plan
 from protocol.tasks import Task
+
+LARGEST_STACKED = 2_000
+"""Scored cells of a holder's window up to which one stacked call is faster: beyond, arithmetic outweighs overhead."""
 
 
 class TogetherTrainer:
@@ -29,10 +32,11 @@ class TogetherTrainer:
         agents: The simulated holders, by name.
         plan: The run plan.
         task: The plan's task.
+        always: Stack even where one by one is expected to be faster.
     """
 
-    def __init__(self, agents: Mapping[str, HolderAgent], plan: Plan, task: Task) -> None:
-        self._agents, self._plan, self._task = agents, plan, task
+    def __init__(self, agents: Mapping[str, HolderAgent], plan: Plan, task: Task, *, always: bool = False) -> None:
+        self._agents, self._plan, self._task, self._always = agents, plan, task, always
 
     def __call__(self, messages: Sequence[tuple[str, Message]]) -> dict[str, RecordDict]:
         """Records of the replies, by holder."""
@@ -44,9 +48,14 @@ class TogetherTrainer:
                 groups[session.dataset.shape_key].append((holder, request))
         replies: dict[str, RecordDict] = {}
         for group in groups.values():
-            if len(group) > 1:
+            if len(group) > 1 and (self._always or self._pays_off(group)):
                 replies |= {name: reply.to_records() for name, reply in self._train(group).items()}
         return replies
+
+    def _pays_off(self, group: list[tuple[str, RoundRequest]]) -> bool:
+        """Whether stacking is expected to beat one call per holder (measured in simulations/benchmarks)."""
+        session = self._agents[group[0][0]].session(group[0][1].header.stage)
+        return session.dataset.num_examples <= LARGEST_STACKED
 
     def _train(self, group: list[tuple[str, RoundRequest]]) -> dict[str, TrainReply]:
         sessions = [self._agents[holder].receive(request) for holder, request in group]
@@ -79,24 +88,23 @@ def train_together(
     stacked = _stack([dict(session.model.named_parameters()) for session in sessions])
     leaves = {name: value.requires_grad_() for name, value in stacked.items()}
     start = {name: leaf.detach().clone() for name, leaf in leaves.items() if name not in sessions[0].personal}
-    buffers = dict(model.named_buffers())
+    mean_loss = _MeanLoss(task, model)
 
     def objective(parameters: Tensors, batch: Tensors) -> torch.Tensor:
-        # The task sees a module; functional_call lends it this holder's parameters.
-        return functional_call(_LossOf(task, model), ({f"model.{k}": v for k, v in parameters.items()}, buffers_), (batch,))
+        lent = {f"model.{name}": value for name, value in parameters.items()}
+        return functional_call(mean_loss, lent, (batch,))
 
-    buffers_ = {f"model.{name}": value for name, value in buffers.items()}
     gradients = vmap(grad_and_value(objective), randomness="error")
     state = _stack_states([session.state for session in sessions])
     optimizer = make_optimizer(training, leaves)
     if training.optimizer_state == "kept":
         load_moments(optimizer, leaves, state)
     examples = sessions[0].dataset.examples(training.fit_on)
-    rates = Rates(training, len(examples), round_number)
+    steps = Steps(training, len(examples), round_number)
     losses = []
     model.train()
     for step, chosen in enumerate(batches(examples, training, seed=plan.run.seed, round_number=round_number)):
-        batch = _stack([session.dataset.batch(chosen) for session in sessions])
+        batch = _stack([session.dataset.training_batch(chosen, draw=steps.number(step)) for session in sessions])
         values = {name: leaf.detach() for name, leaf in leaves.items()}
         grads, loss = gradients(values, batch)
         if not torch.isfinite(loss).all():
@@ -111,7 +119,7 @@ def train_together(
         for name, leaf in leaves.items():
             leaf.grad = grads[name]
         for settings in optimizer.param_groups:
-            settings["lr"] = rates[step]
+            settings["lr"] = steps.learning_rate(step)
         optimizer.step()
         losses.append(loss.detach())
     state.steps += len(losses)
@@ -122,7 +130,7 @@ def train_together(
     return [float(value) for value in torch.stack(losses).mean(dim=0)]
 
 
-class _LossOf(torch.nn.Module):
+class _MeanLoss(torch.nn.Module):
     """A task's mean loss as a module, so that `functional_call` can swap the parameters inside."""
 
     def __init__(self, task: Task, model: torch.nn.Module) -> None:

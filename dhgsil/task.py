@@ -1,0 +1,258 @@
+"""DHG-SIL as a task that holders can train together: the adapter between the contract and this package.
+
+What is summed over holders before training (`phases`) depends on the plan's share:
+
+==================  ==========  =================================================================================
+share               phase       what each holder contributes
+==================  ==========  =================================================================================
+weights             linear      its own least-squares weights, to start the shared ones from their average
+weights+margins     totals      counts per step, only if the index is a share of all queries
+weights+margins     margins     in- and out-totals, entropy sums, the coarse mobility matrices (`dhgsil.margins`),
+                                and the moments of the pooled least squares
+==================  ==========  =================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import JsonValue, model_validator
+from torch import Tensor, nn
+
+from dhgsil.calendars import calendar_features
+from dhgsil.dataset import NODE_FEATURES, WindowDataset
+from dhgsil.index import QUERIES_PER_MILLION, Index, Mode, fit_index
+from dhgsil.least_squares import least_squares, normal_equations, start_from_least_squares
+from dhgsil.losses import example_losses
+from dhgsil.margins import Margins, margins_of
+from dhgsil.model import DHGSIL, draw_dropout, personal_parameter_names
+from dhgsil.model_config import DataConfig, ModelConfig, ModelSpec
+from dhgsil.readers import SOURCES, read_series
+from dhgsil.regions import Regions
+from dhgsil.series import ODSeries
+from dhgsil.steps import Step
+from dhgsil.windows import Split, chronological_split, split_at, window_origins
+from protocol.errors import PlanError
+from protocol.plan import FrozenConfig, Plan, Share
+from protocol.tasks import Arrays
+
+SYNTHETIC = "synthetic"
+_MARGIN = "margin."
+
+
+class SplitDates(FrozenConfig):
+    """First target day of validation and of test."""
+
+    validation: str
+    test: str
+
+
+class DataSection(DataConfig):
+    """``[data]`` of a plan: which series, which span of it, and how it is cut into windows."""
+
+    source: Literal["synthetic", "parquet", "japan_pref_daily", "us_state_daily"]
+    start: str | None = None
+    end: str | None = None
+    index: Mode = "total_share"
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    split: SplitDates | None = None
+    world: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _world_belongs_to_synthetic(self) -> DataSection:
+        if self.world is not None and self.source != SYNTHETIC:
+            raise ValueError(f'[data.world] describes a synthetic world, but source = "{self.source}"; remove one')
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What everybody may know of a series: when and where, but no counts."""
+
+    times: np.ndarray
+    step: Step
+    regions: Regions
+    country: str | None
+
+
+def data_section(plan: Plan) -> DataSection:
+    """The plan's ``[data]``, typed."""
+    return DataSection.model_validate(plan.data)
+
+
+def model_section(plan: Plan) -> ModelConfig:
+    """The plan's ``[model]``, typed."""
+    return ModelConfig.model_validate(plan.model)
+
+
+def split_of(times: np.ndarray, data: DataSection) -> Split:
+    """Training, validation and test targets of a plan: by dates if it names them, else by fractions."""
+    if data.split is not None:
+        return split_at(times, validation=data.split.validation, test=data.split.test)
+    return chronological_split(len(times), fractions=data.fractions)
+
+
+def holder_index(series: ODSeries, data: DataSection, share: Share, totals: Arrays) -> Index:
+    """The index of a holder's counts.
+
+    ``total_share`` needs the queries of all holders. With margins it has them; without, a holder's own share is scaled by
+    the part of the regions it holds, so that values stay of the same order.
+    """
+    train = split_of(series.times, data).train
+    if data.index != "total_share":
+        return fit_index(series.counts, data.index, train=train)
+    if share == "weights+margins":
+        return fit_index(series.counts, data.index, train=train, totals=totals["totals"])
+    kappa = QUERIES_PER_MILLION * float(series.observed.mean())
+    return fit_index(series.counts, data.index, train=train, kappa=kappa)
+
+
+class HolderWindows(WindowDataset):
+    """A holder's windows with what the training loop asks of a dataset."""
+
+    def __init__(self, *args: object, seed: int, **settings: object) -> None:
+        super().__init__(*args, **settings)  # type: ignore[arg-type]
+        self._seed = seed
+
+    @property
+    def num_examples(self) -> int:
+        """Scored cells of one window: the weight with which averages over holders equal the pooled ones."""
+        return int(self.scored_cells)
+
+    @property
+    def shape_key(self) -> tuple[int, ...]:
+        """Number of rows held; everything else is the same for all holders of a plan."""
+        return (len(self.rows),)
+
+    def examples(self, split: str) -> np.ndarray:
+        """Origins of the windows of a split (int64), in time order."""
+        if split == "train+validation":
+            return np.concatenate([self.origins("train"), self.origins("validation")])
+        if split not in ("train", "validation", "test"):
+            raise PlanError(f"unknown split '{split}'; use train, validation, train+validation or test")
+        return self.origins(split)
+
+    def training_batch(self, examples: np.ndarray, *, draw: int) -> dict[str, Tensor]:
+        """A batch with dropout masks drawn from (seed, draw): the same for every holder and for a resumed run."""
+        batch = self.batch(examples)
+        if self.model.dropout and self.model.layers:
+            generator = torch.Generator().manual_seed((self._seed << 32) + draw)
+            batch["dropout"] = draw_dropout(
+                self.model, windows=len(examples), num_regions=self.num_regions, generator=generator
+            )
+        return batch
+
+
+class DHGSILTask:
+    """See `protocol.tasks.Task` for what each member promises."""
+
+    name = "dhgsil"
+    unit = "one window: L input steps and H target steps of all rows a holder sees; not a person"
+    data_config = DataSection
+    model_config = ModelConfig
+
+    def load(self, plan: Plan, folder: Path | None) -> ODSeries:
+        """The series the plan names, cut to its span.
+
+        Raises:
+            PlanError: the plan needs a data folder and none was given.
+            DataError: what the reader refuses, or a span outside the series.
+        """
+        data = data_section(plan)
+        if data.source not in SOURCES or folder is None:
+            raise PlanError(f'the plan reads source = "{data.source}"; pass its folder with --data DIR')
+        return self.cut(read_series(data.source, folder), plan)
+
+    def cut(self, series: ODSeries, plan: Plan) -> ODSeries:
+        """The span of the plan, after checking that its split and windows fit into it."""
+        data = data_section(plan)
+        cut = series.between(data.start, data.end)
+        split = split_of(cut.times, data)
+        for span in (split.train, split.validation, split.test):
+            window_origins(span, input_steps=data.input_steps, horizon=data.horizon)  # refuses a span without a window
+        return cut
+
+    def held_by(self, tables: ODSeries, regions: tuple[str, ...]) -> ODSeries:
+        """The holder's rows; other rows are zero and unobserved."""
+        return tables.held_by(regions)
+
+    def public(self, tables: ODSeries) -> Grid:
+        """The grid without counts."""
+        return Grid(tables.times, tables.step, tables.regions, tables.provenance.country)
+
+    def phases(self, plan: Plan, share: Share) -> tuple[str, ...]:
+        """See the table at the top of the module."""
+        if share == "weights":
+            return ("linear",)
+        return ("totals", "margins") if data_section(plan).index == "total_share" else ("margins",)
+
+    def statistics(self, phase: str, tables: ODSeries, plan: Plan, share: Share, totals: Arrays) -> Arrays:
+        """This holder's addends, float64."""
+        if phase == "totals":
+            return {"totals": tables.counts.sum(axis=(1, 2)).astype(np.float64)}
+        data = data_section(plan)
+        m = holder_index(tables, data, share, totals).apply(tables.counts)
+        own = margins_of(m, block_steps=data.block_steps)
+        windows = self._windows(tables, plan, m, own)
+        sums = normal_equations(windows, windows.examples(plan.training.fit_on))
+        if phase == "margins":
+            return {f"{_MARGIN}{name}": value for name, value in own.arrays().items()} | sums
+        cells = float(windows.num_examples)
+        return {"linear": cells * least_squares(sums), "cells": np.array([cells])}
+
+    def prepare(self, tables: ODSeries, plan: Plan, share: Share, totals: Arrays) -> HolderWindows:
+        """Windows of the holder's rows, with its own margins or those summed over all holders."""
+        data = data_section(plan)
+        m = holder_index(tables, data, share, totals).apply(tables.counts)
+        if share == "weights":
+            margins = margins_of(m, block_steps=data.block_steps)
+        else:
+            arrays = {key.removeprefix(_MARGIN): totals[key] for key in totals if key.startswith(_MARGIN)}
+            margins = Margins.from_arrays(arrays, block_steps=data.block_steps)
+        return self._windows(tables, plan, m, margins)
+
+    def build_model(self, public: Grid, plan: Plan, share: Share, totals: Arrays) -> DHGSIL:
+        """The model, seeded by the plan, with its autoregression at the least squares that the totals give."""
+        data = data_section(plan)
+        training_steps = len(split_of(public.times, data).train)
+        calendar = calendar_features(public.times, public.step, public.country, training_steps=training_steps)
+        spec = ModelSpec.for_regions(
+            public.regions.distance_km(),
+            input_steps=data.input_steps,
+            horizon=data.horizon,
+            season_dim=calendar.dim,
+            node_dim=len(NODE_FEATURES) * data.input_steps,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.run.seed)
+            model = DHGSIL(model_section(plan), spec)
+        linear = least_squares(totals) if "gram" in totals else totals["linear"] / totals["cells"]
+        start_from_least_squares(model, linear)
+        return model
+
+    def personal(self, model: nn.Module) -> frozenset[str]:
+        """The per-pair table: its rows belong to the holder of the origin."""
+        return personal_parameter_names(model)
+
+    def loss(self, model: DHGSIL, batch: Mapping[str, Tensor]) -> Tensor:
+        """Squared error of each window plus contrastive terms, (B,)."""
+        return example_losses(model(batch), batch, model.config)
+
+    def error(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error of each window in model space, (B,)."""
+        weight = batch["pair_weight"][:, None]
+        squares = (model(batch).total - batch["target"]).square() * weight
+        return squares.sum(dim=(1, 2, 3)) / (weight.sum(dim=(1, 2, 3)) * squares.shape[1]).clamp_min(1.0)
+
+    def _windows(self, tables: ODSeries, plan: Plan, m: np.ndarray, margins: Margins) -> HolderWindows:
+        data = data_section(plan)
+        split = split_of(tables.times, data)
+        return HolderWindows(tables, m, data, model_section(plan), margins, split=split, seed=plan.run.seed)
+
+
+TASK = DHGSILTask()

@@ -1,0 +1,110 @@
+"""The folder of a run: made new for each run, never overwritten, locked while a process works in it."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from protocol.errors import RunFolderError
+from protocol.plan import Plan, parse_plan
+from simulations.results import FACTS_FILE, PLAN_FILE
+from simulations.run_tables import write_whole
+
+JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE = "journal.sqlite", "env.txt", ".lock"
+_PACKAGES = ("flwr", "torch", "torch-geometric", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "holidays")
+
+
+def run_name(plan: Plan) -> str:
+    """Identity of a run: its name, seed and the first digits of the plan's hash."""
+    return f"{plan.run.name}-s{plan.run.seed}-{plan.digest()[:8]}"
+
+
+def new_folder(plan: Plan, out: Path | None) -> Path:
+    """Make the folder of a new run and lock the plan into it.
+
+    Raises:
+        RunFolderError: the folder exists and is not empty, or cannot be made.
+    """
+    folder = out if out is not None else Path("runs") / run_name(plan)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(
+            f"{folder} already holds something; choose another --out, or continue that run with --resume {folder}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make {folder} ({error.strerror}); choose another --out") from None
+    text = tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
+    write_whole(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    environment = "".join(f"{name}=={version}\n" for name, version in versions().items())
+    write_whole(folder / ENVIRONMENT_FILE, lambda path: path.write_text(environment, encoding="utf-8"))
+    return folder
+
+
+def resumed_folder(plan: Plan, folder: Path) -> Path:
+    """Check that a folder holds an unfinished run of this plan.
+
+    Raises:
+        RunFolderError: no run there, another plan's run, or a finished one.
+    """
+    if not (folder / PLAN_FILE).is_file():
+        raise RunFolderError(f"{folder} holds no run ({PLAN_FILE} is missing); start it without --resume")
+    locked = locked_plan(folder)
+    if locked.digest() != plan.digest():
+        raise RunFolderError(
+            f"{folder} holds a run of plan {locked.digest()[:12]}, this plan is {plan.digest()[:12]}; "
+            f"resume with {folder / PLAN_FILE}, or start a new run"
+        )
+    if (folder / FACTS_FILE).is_file():
+        raise RunFolderError(f"{folder} holds a finished run; nothing is left to resume, see its report.html")
+    return folder
+
+
+def locked_plan(folder: Path) -> Plan:
+    """The plan that a run folder was made for."""
+    try:
+        return parse_plan(tomllib.loads((folder / PLAN_FILE).read_text(encoding="utf-8")), where=PLAN_FILE)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise RunFolderError(f"{folder / PLAN_FILE} cannot be read ({error}); start a new run") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; a second process on the same run is refused.
+
+    Raises:
+        RunFolderError: another process works in the folder.
+    """
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(f"another process works in {folder}; wait for it or choose another --out") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the interpreter, this toolkit and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("migrafed", *_PACKAGES):
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: an absent key means the same."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,54 @@
+"""The simulated holders of one stage: their agents, their states, and the grid that reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clients.agent import HolderAgent
+from clients.app import relay
+from protocol.plan import Plan
+from protocol.tasks import Task
+from server.rounds import Stage
+from simulations.grid import NODE_NAME, InProcessGrid
+from simulations.vectorised import TogetherTrainer
+
+
+class SimulatedHolders:
+    """All holders of one stage in this process.
+
+    Args:
+        tables: The tables of all holders together.
+        regions: Region codes of each holder, by name.
+        plan: The run plan.
+        task: The plan's task.
+        stage: The stage they take part in.
+    """
+
+    def __init__(
+        self, tables: Any, regions: Mapping[str, tuple[str, ...]], plan: Plan, task: Task, stage: Stage
+    ) -> None:
+        self.plan, self.task, self.stage = plan, task, stage
+        self.agents = {
+            name: HolderAgent(name, task.held_by(tables, codes), plan, task, {stage.name: stage.share})
+            for name, codes in regions.items()
+        }
+
+    def grid(self) -> InProcessGrid:
+        """A grid with one node per holder."""
+        app = relay(lambda context: self.agents[str(context.node_config[NODE_NAME])])
+        together = None
+        if self.plan.federation.vectorise != "never":
+            together = TogetherTrainer(
+                self.agents, self.plan, self.task, always=self.plan.federation.vectorise == "always"
+            )
+        return InProcessGrid(app, list(self.agents), together=together)
+
+    def export(self, stage: str) -> dict[str, bytes]:
+        """Training states of all holders, by name."""
+        return {name: agent.export_state(stage) for name, agent in self.agents.items()}
+
+    def restore(self, stage: str, states: Mapping[str, bytes]) -> None:
+        """Continue from stored training states."""
+        for name, blob in states.items():
+            self.agents[name].import_state(stage, blob)
