@@ -5,12 +5,14 @@ Expected counts between two cities, and from a city to itself::
     lambda[t, o, d] = exp(c + a[t, o] + b[t, d] - gamma[o] * log(1 + D[o, d] / d0) + rho * [same province] + psi[t])
     lambda[t, o, o] = exp(h + a[t, o] + g * (b[t, o] - mean b) + psi_home[t])
 
-``a`` (outflow) and ``b`` (attraction) share a city level (a Gaussian process in space plus a part of its own), and each has
-an AR(1) path and a trend. Hubs get ``b`` raised and ``a`` lowered, so that strong flows join unlike cities. ``c`` and ``h``
-set the volume between cities and the share of queries that stay. Counts are negative binomial with mean lambda. ``psi`` is the Spring-Festival
-kernel: few queries in the holiday, many four weeks after it. Its two rises are set so that March 2019 holds 13.1 % of the
-cross-city and 11.3 % of all queries of the year, as Zhaopin published; levels (0.7 log units over 300 km, decay 1, 50 km,
-0.7 within a province, 2 million cross-city queries a period) leave about 11 % of the pairs at zero when N = 358.
+``a`` (outflow) and ``b`` (attraction) share a city level (a Gaussian process in space plus a part of its own); each has an
+AR(1) path and a trend. Hubs get ``b`` raised and ``a`` lowered, so that strong flows join unlike cities. ``c`` and ``h``
+set the volume between cities and the share of queries that stay. Counts are negative binomial with mean lambda.
+
+``psi`` is the Spring-Festival kernel: few queries in the holiday, many four weeks after it. Its two rises are set so
+that March 2019 holds 13.1 % of the cross-city and 11.3 % of all queries of the year, as Zhaopin published. The other
+defaults (levels of 0.7 log units over 300 km, decay 1 from 50 km, a bonus of 0.7 within a province, 2 million cross-city
+queries a period) leave about 11 % of the pairs at zero when N = 358.
 
 Known ways in which this world is not the real one:
 
@@ -20,19 +22,20 @@ Known ways in which this world is not the real one:
 * Pairs have no memory beyond their cities': no chain migration, no pair of cities with ties of its own.
 * The festival moves every city alike; real return flows turn round, and 2020 peaked later than the kernel says.
 * There is no weekday pattern, no keyword drift, no growth of the search engine and no small-cell suppression.
-* Preferences have no tiers: the published gradient between tiers is followed only in that larger cities keep more of their own.
+* Preferences have no tiers: of the published gradient only this is there, that larger cities keep more of their own.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dhgsil.series import ODSeries, Provenance, Regions
+from protocol.plan import FrozenConfig
 from simulations.worlds.seasons import festival_season
 
 _CENTRE_LAT, _CENTRE_LON = 35.0, 105.0
@@ -40,15 +43,13 @@ _KM_PER_DEGREE = 111.195
 _DISPERSION_HOME = 400.0
 
 
-class WorldConfig(BaseModel):
+class WorldConfig(FrozenConfig):
     """What to build; the defaults are the world of 358 cities described above. Distances in km, levels in log units."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_regions: int = Field(default=358, ge=2, le=2000)
     num_steps: int = Field(default=156, ge=1)
     step: Literal["day", "week", "month"] = "week"
-    start: datetime.date = datetime.date(2017, 1, 2)
+    start: dt.date = dt.date(2017, 1, 2)
 
     cross_city_queries: float = Field(
         default=2_000_000, gt=0, description="expected queries between cities in a mean period"
@@ -89,7 +90,7 @@ class WorldConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Shock:
-    """A planted disturbance over steps start..stop-1: what it adds to the log outflow and attraction of some regions."""
+    """A planted disturbance of steps start..stop-1: what it adds to log outflow and attraction of some regions."""
 
     kind: Literal["closure", "opening"]
     start: int
@@ -258,7 +259,7 @@ def _pair_effect(config: WorldConfig, distance: np.ndarray, decay: np.ndarray, p
 
 
 def _calibrated(config: WorldConfig, truth: Truth) -> Truth:
-    """Set the two constants so that the volume between cities and the share at home are as asked, on the mean over time."""
+    """Set the two constants so that, on the mean over time, cross-city volume and home share are as asked."""
     cross = home = 0.0
     for step in range(config.num_steps):
         rate = truth.rate(step)

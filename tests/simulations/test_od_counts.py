@@ -67,7 +67,7 @@ def figures(config: WorldConfig, seed: int) -> tuple[float, float, float, float]
 
 
 def mean_figures(**changes: float) -> np.ndarray:
-    return np.mean([figures(WorldConfig(**changes), seed) for seed in SEEDS], axis=0)
+    return np.mean([figures(WorldConfig.model_validate(changes), seed) for seed in SEEDS], axis=0)
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_attractive_cities_keep_more_of_their_own() -> None:
 
 
 def test_festival_kernel_follows_the_published_shares() -> None:
-    """March 2019 held 13.1 % of the cross-city and 11.3 % of all job seekers of the year (Zhaopin), 40 % of them cross-city."""
+    """March 2019 held 13.1 % of the cross-city and 11.3 % of all job seekers of 2019; 40 % are cross-city (Zhaopin)."""
     days = np.arange("2019-01-01", "2020-01-01", dtype="datetime64[D]")
     march = days.astype("datetime64[M]") == np.datetime64("2019-03")
     cross, home = (np.exp(festival_season(days, home=home)) for home in (False, True))
