@@ -5,14 +5,14 @@ Expected counts between two cities, and from a city to itself::
     lambda[t, o, d] = exp(c + a[t, o] + b[t, d] - gamma[o] * log(1 + D[o, d] / d0) + rho * [same province] + psi[t])
     lambda[t, o, o] = exp(h + a[t, o] + g * (b[t, o] - mean b) + psi_home[t])
 
-``a`` (outflow) and ``b`` (attraction) share a city level (a Gaussian process in space plus a part of its own); each has an
-AR(1) path and a trend. Hubs get ``b`` raised and ``a`` lowered, so that strong flows join unlike cities. ``c`` and ``h``
-set the volume between cities and the share of queries that stay. Counts are negative binomial with mean lambda.
+``a`` (outflow) and ``b`` (attraction) share a city level (a Gaussian process in space plus a part of its own); each has
+an AR(1) path and a trend. Hubs get ``b`` raised and ``a`` lowered, so that strong flows join unlike cities. ``c`` and
+``h`` set the volume between cities and the share of queries that stay. Counts are negative binomial with mean lambda.
 
 ``psi`` is the Spring-Festival kernel: few queries in the holiday, many four weeks after it. Its two rises are set so
 that March 2019 holds 13.1 % of the cross-city and 11.3 % of all queries of the year, as Zhaopin published. The other
-defaults (levels of 0.7 log units over 300 km, decay 1 from 50 km, a bonus of 0.7 within a province, 2 million cross-city
-queries a period) leave about 11 % of the pairs at zero when N = 358.
+defaults (levels of 0.7 log units over 300 km, decay 1 from 50 km, a bonus of 0.7 within a province, 2 million
+cross-city queries a period) leave about 11 % of the pairs at zero when N = 358.
 
 Known ways in which this world is not the real one:
 
