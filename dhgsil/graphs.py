@@ -1,7 +1,7 @@
 """Graphs between regions: geography (static), mobility (per window), nulls and homophily.
 
-Torch Geometric turns edge lists into normalised operators (`gcn_norm`); its `knn_graph` needs the compiled `pyg-lib`,
-which is not on PyPI, so neighbours come from the distance matrix, which we have anyway.
+Torch Geometric serves the sparse path. Its `knn_graph` needs the compiled `pyg-lib`, which is not on PyPI, so neighbours
+come from the distance matrix, which we have anyway.
 
 A re-design that satisfies what is known of the paper (a geographic and a labor-mobility view of regions); the edge rules
 are ours.
@@ -9,11 +9,11 @@ are ours.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import dense_to_sparse, to_dense_adj, to_torch_csr_tensor
 
 
 def geography_adjacency(distance_km: np.ndarray, *, neighbours: int = 10) -> np.ndarray:
@@ -36,23 +36,31 @@ def geography_adjacency(distance_km: np.ndarray, *, neighbours: int = 10) -> np.
     return np.where(chosen | chosen.T, weights, 0.0) * (1 - np.eye(n))
 
 
-def geography_edges(distance_km: np.ndarray, *, neighbours: int = 10) -> tuple[Tensor, Tensor]:
-    """Edges of S = D^-1/2 (A + I) D^-1/2 as Torch Geometric's (edge_index (2, E), edge_weight (E,)), self-loops included."""
-    adjacency = torch.as_tensor(geography_adjacency(distance_km, neighbours=neighbours))
-    edge_index, weight = dense_to_sparse(adjacency)
-    return gcn_norm(edge_index, weight, adjacency.shape[0], add_self_loops=True, dtype=adjacency.dtype)  # type: ignore[return-value]
+def geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) -> np.ndarray:
+    """The low-pass operator S = D^-1/2 (A + I) D^-1/2, D the degrees of A + I; symmetric, eigenvalues in [-1, 1].
+
+    Shapes: distance_km (N, N) -> (N, N) float64
+    """
+    looped = geography_adjacency(distance_km, neighbours=neighbours) + np.eye(len(distance_km))
+    root = np.sqrt(looped.sum(axis=1))
+    return looped / root[:, None] / root[None, :]
 
 
-def geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) -> Tensor:
-    """The low-pass operator S as a dense float32 matrix; symmetric, eigenvalues in [-1, 1]. Shape (N, N)."""
-    edge_index, weight = geography_edges(distance_km, neighbours=neighbours)
-    return to_dense_adj(edge_index, edge_attr=weight, max_num_nodes=distance_km.shape[0])[0].float()
+def sparse_geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) -> Tensor:
+    """The same operator through Torch Geometric's `gcn_norm`, in compressed sparse rows.
 
+    For region counts where a dense (N, N) product is wasteful (above a few thousand). Torch Geometric is imported here, not
+    at the top: that takes seconds, and only this path needs it.
 
-def sparse_operator(operator: Tensor) -> Tensor:
-    """The same operator in compressed sparse row form, for region counts where a dense (N, N) product is wasteful."""
-    edge_index, weight = dense_to_sparse(operator)
-    return to_torch_csr_tensor(edge_index, weight, size=(operator.shape[0], operator.shape[1]))
+    Shapes: distance_km (N, N) -> sparse (N, N) float32
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its own use of torch.jit, on import
+        from torch_geometric.nn.conv.gcn_conv import gcn_norm
+        from torch_geometric.utils import dense_to_sparse, to_torch_csr_tensor
+    adjacency = torch.as_tensor(geography_adjacency(distance_km, neighbours=neighbours), dtype=torch.float32)
+    edge_index, weight = gcn_norm(*dense_to_sparse(adjacency), len(adjacency), add_self_loops=True)
+    return to_torch_csr_tensor(edge_index, weight, size=(len(adjacency), len(adjacency)))
 
 
 def mobility_operators(mean_flow: np.ndarray, *, largest: int = 20) -> tuple[np.ndarray, np.ndarray]:

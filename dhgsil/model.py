@@ -94,19 +94,23 @@ class DHGSIL(nn.Module):
         )
         variables, projections = self.variables(u, v)
         level, rest = self.temporal.level(history.flatten(2))
-        distance = torch.stack([self.log_distance[rows], self.diagonal[rows]])
-        pair = self.pair(rows) if self.pair is not None else None
-        inputs = self._pair_inputs(batch, level, rest)
-        context = self.context(u[:, rows], v, distance, inputs, self._calendar(batch), pair)
+        context = self.context(u[:, rows], v, self._pair_inputs(batch, level, rest), self._calendar(batch))
         parts = self.temporal(level, rest, context, batch["season_past"], batch["season_future"])
         structure = self._structure(variables, rows) if self.config.structure else torch.zeros_like(parts.level)
         return Forecast(*(part.reshape(shape) for part in (*parts, structure)), variables, projections)
 
-    def _pair_inputs(self, batch: Mapping[str, Tensor], level: Tensor, rest: Tensor) -> Tensor | None:
-        known = [rest, level] if self.config.context_inputs == "history" else []
+    def _pair_inputs(self, batch: Mapping[str, Tensor], level: Tensor, rest: Tensor) -> Tensor:
+        """All that is known about single pairs, side by side. Shapes: level (B, 1, P), rest (B, L, P) -> (B, I, P)"""
+        rows = batch["rows"][0]
+        fixed = [self.log_distance[rows].flatten()[None], self.diagonal[rows].flatten()[None]]
+        if self.pair is not None:
+            fixed.append(self.pair(rows))
+        known = [torch.cat(fixed).expand(len(level), -1, -1)]
+        if self.config.context_inputs == "history":
+            known += [rest, level]
         if self.config.pair_features:
             known.append(batch["pair_features"].flatten(2))
-        return torch.cat(known, dim=1) if known else None
+        return torch.cat(known, dim=1)
 
     def _calendar(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         if self.config.calendar_context == "none":

@@ -44,7 +44,6 @@ class ModelConfig(BaseModel):
     layers: int = Field(default=2, ge=0)
     region_embedding: int = Field(default=16, ge=0)
     context_channels: int = Field(default=64, ge=1)
-    product_channels: int | None = Field(default=None, description="width of U o V; spec: None, all channels")
     projection_channels: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
@@ -106,6 +105,6 @@ class ModelSpec:
             horizon=horizon,
             season_dim=season_dim,
             node_dim=node_dim,
-            geography=geography_operator(distance_km).numpy(),
+            geography=geography_operator(distance_km).astype(np.float32),
             log_distance=np.log1p(distance_km).astype(np.float32),
         )

@@ -36,53 +36,55 @@ class TemporalParts(NamedTuple):
 class PairContext(nn.Module):
     """Context r of every pair: a two-layer network of both regions' roles and of what is known about the pair.
 
-    Its first layer W [U_o | V_d | U_o * V_d | log1p D | o = d | ...] is applied block by block: what depends on the origin,
-    the destination or the window alone is multiplied before it is spread over pairs, and only the product U_o * V_d, the
-    history and the pair's own embedding are pair-sized products.
+    The first layer W [U_o | V_d | U_o * V_d | ...] is, for each origin, linear in V_d. So it is one matrix product
+
+        first = A_o [V_d | 1],    A_o = [W_3 diag(U_o) + W_2 | W_1 U_o + b]
+
+    with A_o made per origin: no pair-sized product U_o * V_d is ever written. What is known about single pairs (distance,
+    o = d, history, own embedding) is added by a second, narrow product.
     """
 
     def __init__(self, config: ModelConfig, spec: ModelSpec) -> None:
         super().__init__()
-        hidden, self.product = config.context_channels, config.product_channels or config.channels
-        self.from_origin = nn.Linear(config.channels, hidden)
-        self.from_destination = nn.Linear(config.channels, hidden, bias=False)
-        pair_inputs = 2 + len(config.pair_features)
-        pair_inputs += spec.input_steps + 1 if config.context_inputs == "history" else 0
-        self.from_product = _matrix(hidden, self.product)
-        self.from_distance = _matrix(hidden, 2)
-        self.from_inputs = _matrix(hidden, pair_inputs - 2) if pair_inputs > 2 else None
-        self.from_pair = _matrix(hidden, config.pair_channels) if config.pair == "embedding" else None
+        hidden, channels = config.context_channels, config.channels
+        self.from_origin = nn.Linear(channels, hidden)
+        self.from_destination = _matrix(hidden, channels)
+        self.from_product = _matrix(hidden, channels)
+        narrow = 2 + len(config.pair_features) + (config.pair_channels if config.pair == "embedding" else 0)
+        narrow += spec.input_steps + 1 if config.context_inputs == "history" else 0
+        self.from_pair_inputs = _matrix(hidden, narrow)
         steps = {"none": 0, "future": spec.horizon, "both": spec.horizon + spec.input_steps}[config.calendar_context]
         self.from_calendar = nn.Linear(steps * spec.season_dim, hidden, bias=False) if steps else None
         self.second = _matrix(config.context_channels, hidden)
-        self.second_bias = nn.Parameter(torch.zeros(config.context_channels, 1))
 
-    def forward(
-        self,
-        u: Tensor,
-        v: Tensor,
-        distance: Tensor,
-        inputs: Tensor | None,
-        calendar: Tensor | None,
-        pair: Tensor | None,
-    ) -> Tensor:
+    def forward(self, u: Tensor, v: Tensor, inputs: Tensor, calendar: Tensor | None) -> Tensor:
         """Context of all pairs of R origins with N destinations.
 
-        Shapes: u (B, R, C), v (B, N, C), distance (2, R, N), inputs (B, I, R*N), calendar (B, steps*K), pair (k, R*N)
-            -> (B, context_channels, R*N)
+        Shapes: u (B, R, C), v (B, N, C), inputs (B, I, R*N), calendar (B, steps*K) -> (B, context_channels, R*N)
         """
-        fixed = self.from_distance @ distance.flatten(1)  # (hidden, P): the same for every window
-        if self.from_pair is not None and pair is not None:
-            fixed = fixed + self.from_pair @ pair
-        origin, destination = self.from_origin(u), self.from_destination(v)
+        batch, origins, channels = u.shape
+        constant = self.from_origin(u)  # (B, R, hidden)
         if self.from_calendar is not None and calendar is not None:
-            origin = origin + self.from_calendar(calendar)[:, None, :]
-        sides = origin.mT[..., :, None] + destination.mT[..., None, :]  # (B, hidden, R, N)
-        product = u[..., : self.product].mT[..., :, None] * v[..., : self.product].mT[..., None, :]
-        first = sides.flatten(2) + fixed + self.from_product @ product.flatten(2)
-        if self.from_inputs is not None and inputs is not None:
-            first = first + self.from_inputs @ inputs
-        return torch.relu(self.second @ torch.relu(first) + self.second_bias)
+            constant = constant + self.from_calendar(calendar)[:, None, :]
+        linear = self.from_product[:, None] * u[:, None] + self.from_destination[:, None]  # (B, hidden, R, C)
+        maps = torch.cat([linear, constant.mT[..., None]], dim=-1).flatten(1, 2)  # (B, hidden*R, C+1)
+        ends = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)  # (B, N, C+1)
+        first = torch.bmm(maps, ends.mT).view(batch, -1, origins * v.shape[1])
+        first = torch.baddbmm(first, _shared(self.from_pair_inputs, batch), inputs)
+        return apply_map(self.second, first.relu()).relu()
+
+
+def apply_map(weights: Tensor, x: Tensor) -> Tensor:
+    """The same linear map in every window, W @ x_b; as a batched product, for `matmul` would copy x to fold it.
+
+    Shapes: weights (O, I), x (B, I, P) -> (B, O, P)
+    """
+    return torch.bmm(_shared(weights, x.shape[0]), x)
+
+
+def _shared(weights: Tensor, windows: int) -> Tensor:
+    """The weights once per window, without a copy."""
+    return weights.expand(windows, *weights.shape)
 
 
 class AdditiveTemporal(nn.Module):
@@ -108,8 +110,8 @@ class AdditiveTemporal(nn.Module):
 
     def level(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """Level (B, 1, P) and what is left of the history y~ (B, L, P). Shapes: history (B, L, P)"""
-        level = torch.softmax(self.level_weights, dim=0) @ history
-        return level[:, None], history - level[:, None]
+        level = apply_map(torch.softmax(self.level_weights, dim=0)[None], history)
+        return level, history - level
 
     def forward(self, level: Tensor, rest: Tensor, context: Tensor, past: Tensor, future: Tensor) -> TemporalParts:
         """Parts of the forecast.
@@ -120,16 +122,16 @@ class AdditiveTemporal(nn.Module):
         nothing = torch.zeros_like(level).expand(-1, horizon, -1)
         trend = season = autoregression = nothing
         if self.config.trend:
-            theta = self.trend_map[:, :steps] @ rest + self.trend_map[:, steps:] @ context
-            trend = self.trend_future @ theta[:, :3]
-            rest = rest - self.trend_past @ theta[:, 3:] if self.config.backcast else rest
+            theta = apply_map(self.trend_map[:, :steps], rest) + apply_map(self.trend_map[:, steps:], context)
+            trend = apply_map(self.trend_future, theta[:, :3])
+            rest = rest - apply_map(self.trend_past, theta[:, 3:]) if self.config.backcast else rest
         if self.config.season:
-            theta = self.season_map[:, :steps] @ rest + self.season_map[:, steps:] @ context
-            season = future @ theta
-            rest = rest - past @ theta if self.config.backcast else rest
+            theta = apply_map(self.season_map[:, :steps], rest) + apply_map(self.season_map[:, steps:], context)
+            season = torch.bmm(future, theta)
+            rest = rest - torch.bmm(past, theta) if self.config.backcast else rest
         if self.config.autoregression:
             inputs = torch.cat([rest, level], dim=1)
-            autoregression = self.autoregression_map @ inputs + self.autoregression_bias
+            autoregression = apply_map(self.autoregression_map, inputs) + self.autoregression_bias
         return TemporalParts(level.expand(-1, horizon, -1), trend, season, autoregression)
 
 
@@ -153,23 +155,25 @@ class RecurrentTemporal(nn.Module):
 
     def level(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """As in `AdditiveTemporal`. Shapes: history (B, L, P) -> (B, 1, P), (B, L, P)"""
-        level = torch.softmax(self.level_weights, dim=0) @ history
-        return level[:, None], history - level[:, None]
+        level = apply_map(torch.softmax(self.level_weights, dim=0)[None], history)
+        return level, history - level
 
     def forward(self, level: Tensor, rest: Tensor, context: Tensor, past: Tensor, future: Tensor) -> TemporalParts:
         """Shapes: as in `AdditiveTemporal.forward`."""
-        state = torch.tanh(self.start @ context)
+        state = torch.tanh(apply_map(self.start, context))
         for step in range(rest.shape[1]):
-            calendar = (self.from_step[:, 1:] @ past[:, step, :, None]).expand(-1, -1, rest.shape[-1])
-            given = self.from_step[:, :1] @ rest[:, step : step + 1] + calendar + self.bias
-            kept = self.from_state @ state
+            calendar = apply_map(self.from_step[:, 1:], past[:, step, :, None]) + self.bias
+            given = apply_map(self.from_step[:, :1], rest[:, step : step + 1]) + calendar
+            kept = apply_map(self.from_state, state)
             update = torch.sigmoid(given[:, : self.hidden] + kept[:, : self.hidden])
             reset = torch.sigmoid(given[:, self.hidden : -self.hidden] + kept[:, self.hidden : -self.hidden])
             fresh = torch.tanh(given[:, -self.hidden :] + reset * kept[:, -self.hidden :])
             state = update * state + (1 - update) * fresh
-        linear = self.autoregression_map @ torch.cat([rest, level], dim=1) + self.autoregression_bias
+        linear = apply_map(self.autoregression_map, torch.cat([rest, level], dim=1)) + self.autoregression_bias
         nothing = torch.zeros_like(level).expand(-1, self.horizon, -1)
-        return TemporalParts(level.expand(-1, self.horizon, -1), nothing, nothing, linear + self.read_out @ state)
+        return TemporalParts(
+            level.expand(-1, self.horizon, -1), nothing, nothing, linear + apply_map(self.read_out, state)
+        )
 
 
 def _matrix(rows: int, columns: int) -> nn.Parameter:
