@@ -16,7 +16,9 @@ from functools import partial
 
 from dhgsil.baselines.copies import Drift, FestivalNaive, FlatMean, LastValue, SeasonalNaive, SeasonMean
 from dhgsil.baselines.ets import DampedETS
+from dhgsil.baselines.gravity import Balanced, Gravity
 from dhgsil.baselines.linear import LinearAR, PairRidgeAR
+from dhgsil.baselines.low_rank import LowRankAR
 from dhgsil.baselines.problem import Baseline, Problem, UnavailableBaselineError
 from protocol.errors import PlanError
 
@@ -35,6 +37,10 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "linear_ar_28": partial(LinearAR, "linear_ar_28", lags=28),
     "linear_ar_calendar": partial(LinearAR, "linear_ar_calendar", calendar=True),
     "pair_ridge_ar": PairRidgeAR,
+    "gravity": Gravity,
+    "doubly_constrained_gravity": partial(Balanced, "doubly_constrained_gravity", structure="deterrence"),
+    "ipf": partial(Balanced, "ipf", structure="mean"),
+    "low_rank_ar": LowRankAR,
 }
 
 
