@@ -33,14 +33,15 @@ def read_japan_prefectures(folder: Path) -> ODSeries:
     first, last = _days_of_name(path)
     times = np.arange(first, last + 1)
     matrix = _load(path)
-    if matrix.shape != (len(times), len(regions) ** 2):
+    shape = (len(times), len(regions) ** 2)
+    if matrix.shape != shape:
         raise DataError(
-            f"the matrix has shape {matrix.shape}, but its name says {len(times)} days and {len(regions)} prefectures "
-            f"need {(len(times), len(regions) ** 2)}",
+            f"the matrix has shape {matrix.shape}, but its name says {len(times)} days, and with {len(regions)} "
+            f"prefectures {shape} is needed",
             way_out="use the file as published, under its own name",
             source=path,
         )
-    counts = _dense(matrix, path).reshape(len(times), len(regions), len(regions))
+    counts = _dense(matrix, shape, path).reshape(len(times), len(regions), len(regions))
     counts.flags.writeable = False
     provenance = Provenance(
         source="ODCRN, daily trips between Japanese prefectures (Jiang et al., ECML-PKDD 2021)",
@@ -97,7 +98,7 @@ def _load(path: Path) -> scipy.sparse.csc_array:
     return matrix
 
 
-def _dense(matrix: scipy.sparse.csc_array, path: Path) -> np.ndarray:
+def _dense(matrix: scipy.sparse.csc_array, shape: tuple[int, int], path: Path) -> np.ndarray:
     """Checked counts (days, pairs) int64."""
     if matrix.dtype.kind not in "iuf":
         raise DataError(
@@ -112,9 +113,9 @@ def _dense(matrix: scipy.sparse.csc_array, path: Path) -> np.ndarray:
             source=path,
         )
     day = matrix.indices  # of each stored value
-    pair = np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+    pair = np.repeat(np.arange(shape[1]), np.diff(matrix.indptr))
     in_time = np.lexsort((pair, day))  # so that the first day with a problem is the one reported
     values = whole_counts(matrix.data[in_time], Place(path, "count", rows=day[in_time] + 1))
-    counts = np.zeros(matrix.shape, dtype=np.int64)
+    counts = np.zeros(shape, dtype=np.int64)
     counts[day[in_time], pair[in_time]] = values
     return counts

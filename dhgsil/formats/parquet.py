@@ -46,7 +46,7 @@ def write_parquet(series: ODSeries, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import lzma
 from dataclasses import replace
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -167,10 +167,13 @@ def _dates(column: pa.ChunkedArray, place: Place) -> pa.Array:
 
 
 def _day(text: str) -> np.datetime64:
+    missing = np.datetime64("NaT", "D")  # refused by the caller, with its row
+    if len(text) != 10 or text[4] + text[7] != "--":
+        return missing
     try:
-        return np.datetime64(datetime.strptime(text, "%Y-%m-%d").date(), "D")
+        return np.datetime64(date.fromisoformat(text), "D")
     except ValueError:
-        return np.datetime64("NaT", "D")  # refused by the caller, with its row
+        return missing
 
 
 def _numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
