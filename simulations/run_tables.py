@@ -7,6 +7,7 @@ read, and a damaged one is refused with the file, the column and the row number,
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +164,7 @@ def _typed(column: pd.Series, kind: Kind, spec: TableSpec) -> pd.Series:
     """One column in its type; refuses missing and infinite values."""
     name = str(column.name)
     if kind == "text":
-        _require(column.map(lambda value: isinstance(value, str)).to_numpy(dtype=bool), spec, name, "must be text")
+        _require(column.map(_is_clean_text).to_numpy(dtype=bool), spec, name, "must be text without control characters")
         return column.astype("str")
     if kind == "date":
         dates = pd.to_datetime(column, errors="coerce").astype("datetime64[s]")
@@ -180,6 +181,10 @@ def _typed(column: pd.Series, kind: Kind, spec: TableSpec) -> pd.Series:
         _require(values == np.floor(values), spec, name, "must be a whole number")
         return numbers.astype("int64")
     return numbers
+
+
+def _is_clean_text(value: object) -> bool:
+    return isinstance(value, str) and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value)
 
 
 def _require(good: np.ndarray, spec: TableSpec, column: str, rule: str) -> None:

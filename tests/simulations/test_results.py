@@ -148,6 +148,7 @@ def test_damage_is_refused(folder: Path, name: str, damage: str) -> None:
         ({"horizon": 1.5}, "'horizon', row 1"),
         ({"coverage": 1.2}, "'coverage', row 1"),
         ({"model": 3}, "'model', row 1"),
+        ({"model": "a\x00b"}, "'model', row 1"),
         ({"extra": 1}, "columns"),
     ],
 )
