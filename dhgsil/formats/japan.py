@@ -6,6 +6,7 @@ A scipy sparse matrix (days, 47 * 47), origins and destinations in JIS order, th
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 import zlib
@@ -87,7 +88,8 @@ def _days_of_name(path: Path) -> tuple[np.datetime64, np.datetime64]:
 
 def _load(path: Path) -> scipy.sparse.csc_array:
     try:
-        matrix = scipy.sparse.csc_array(scipy.sparse.load_npz(path))
+        # From memory: numpy leaves a damaged file open when it is given the path.
+        matrix = scipy.sparse.csc_array(scipy.sparse.load_npz(io.BytesIO(path.read_bytes())))
         matrix.check_format(full_check=True)  # else an index out of range reaches compiled code unchecked
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
