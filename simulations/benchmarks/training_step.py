@@ -3,7 +3,7 @@
     share = matrix-product operations of forward and backward / seconds of the step / operations per second of torch.mm
 
 Operations are counted by torch, not by hand, and only matrix products count: activations, normalisation, losses and the
-optimiser are time but not work. The reference is a square fp32 product with as many threads, timed in turns with the step.
+optimiser are time but not work. The reference is a square fp32 product with as many threads, in turns with the step.
 
     python -m simulations.benchmarks.training_step --regions 358 --batch 2
 """

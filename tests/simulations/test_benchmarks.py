@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from simulations.benchmarks.timing import alternated, print_table
 from simulations.benchmarks.training_step import measure
@@ -36,9 +35,3 @@ def test_table_shows_three_significant_digits(capsys: pytest.CaptureFixture[str]
     assert "Rounds" in shown
     assert "0.0123" in shown
     assert "61%" in shown
-
-
-def test_threads_of_torch_are_left_alone() -> None:
-    before = torch.get_num_threads()
-    measure(regions=12, batch=1, repeats=1)
-    assert torch.get_num_threads() == before
