@@ -98,7 +98,6 @@ class ReportSection(FrozenConfig):
     metric: Literal["rmse", "mae"] = "rmse"
     scale: Literal["log1p", "raw", "share"] = "log1p"
     pairs: int = Field(default=12, ge=1, le=500, description="largest pairs whose forecasts are written and drawn")
-    coverage: float = Field(default=0.9, gt=0, lt=1)
     bootstrap_block: int = Field(default=14, ge=1, description="block length in steps")
     break_date: str | None = Field(default=None, description="report errors before and after this day apart")
 

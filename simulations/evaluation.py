@@ -1,0 +1,146 @@
+"""What every model of a run is measured against: the same problem, the same windows, the same scoring.
+
+Built once per run from the pooled series; baselines solve the `Problem`, trained models are scored on its test windows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dhgsil.baselines.problem import Problem, UnavailableBaselineError
+from dhgsil.baselines.registry import BASELINES
+from dhgsil.calendars import Calendar, calendar_features
+from dhgsil.index import fit_index, to_model_space
+from dhgsil.intervals import ConformalIntervals, conformal_intervals
+from dhgsil.metrics import Scoring, seasonal_mae, volume_deciles
+from dhgsil.series import ODSeries
+from dhgsil.task import data_section, split_of
+from dhgsil.windows import window_origins
+from protocol.errors import PlanError
+from protocol.plan import Plan
+from simulations.scores import Score, score_forecast
+
+SHARES_ONLY = "row_share"
+COVERAGE = 0.9
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Truth, windows and scoring of a run."""
+
+    plan: Plan
+    series: ODSeries
+    problem: Problem
+    scoring: Scoring
+    calendar: Calendar
+
+    @classmethod
+    def of(cls, plan: Plan, series: ODSeries) -> Evaluation:
+        """Build problem and scoring from the pooled series; all statistics from the training span."""
+        data = data_section(plan)
+        split = split_of(series.times, data)
+        m = fit_index(series.counts, data.index, train=split.train).apply(series.counts) * data.scale
+        calendar = calendar_features(
+            series.times, series.step, series.provenance.country, training_steps=len(split.train)
+        )
+        scored = np.repeat(series.observed[:, None], series.num_regions, axis=1)  # rows that somebody holds
+        if data.cells == "off_diagonal":
+            np.fill_diagonal(scored, False)
+        season = {"day": 7, "week": 1, "month": 1}[series.step]
+        problem = Problem(
+            y=to_model_space(m, data.space), m=m, calendar=calendar.basis, distance=series.regions.distance_km(),
+            split=split, input_steps=data.input_steps, horizon=data.horizon, season_length=season, times=series.times,
+            country=series.provenance.country, scored=scored, space=data.space, seed=plan.run.seed,
+            refit=plan.training.fit_on == "train+validation",
+        )  # fmt: skip
+        return cls(plan, series, problem, _scoring(plan, problem), calendar)
+
+    @property
+    def test_origins(self) -> np.ndarray:
+        """Last input step of each test window, (W,)."""
+        return self._origins("test")
+
+    @property
+    def validation_origins(self) -> np.ndarray:
+        """Last input step of each validation window, (W,)."""
+        return self._origins("validation")
+
+    @cached_property
+    def test_truth(self) -> np.ndarray:
+        """Test targets in model space, (W, H, N, N)."""
+        return self.problem.targets(self.test_origins)
+
+    @property
+    def target_times(self) -> np.ndarray:
+        """Day of each test target, (W, H)."""
+        return self.series.times[self.problem.target_steps(self.test_origins)]
+
+    def score(
+        self, forecast: np.ndarray, labels: dict[str, str], *, seconds: float, rows: np.ndarray | None = None,
+        intervals: ConformalIntervals | None = None,
+    ) -> Score:  # fmt: skip
+        """Score test forecasts (W, H, N, N); `rows` limits the scored cells to those of one holder."""
+        scoring = self.scoring if rows is None else _limited(self.scoring, rows)
+        truth = self.test_truth
+        filled = np.where(scoring.scored, forecast, truth)  # cells that are not scored may have no forecast
+        inside = intervals.inside(truth, filled) if intervals is not None else None
+        return score_forecast(
+            truth, filled, scoring, labels=labels, seed=self.plan.run.seed, target_times=self.target_times,
+            inside=inside, seconds=seconds,
+        )  # fmt: skip
+
+    def intervals(self, validation_forecast: np.ndarray) -> ConformalIntervals:
+        """Conformal intervals from validation forecasts (W, H, N, N) of a model that was not fitted on them."""
+        truth = self.problem.targets(self.validation_origins)
+        return conformal_intervals(
+            truth, validation_forecast, scored=self.scoring.scored, level=COVERAGE, groups=self.scoring.deciles
+        )
+
+    def baseline(self, name: str) -> Score:
+        """Fit and score one baseline; one that the data cannot support gives an empty score with the reason."""
+        if name not in BASELINES:
+            raise PlanError(f"unknown baseline '{name}'; choose from {', '.join(BASELINES)}")
+        started = time.perf_counter()
+        try:
+            forecast = BASELINES[name]().fit(self.problem).predict(self.test_origins)
+        except UnavailableBaselineError as error:
+            return Score(rows=(), losses={}, note=f"{name} is not in the table: {error.reason}")
+        seconds = time.perf_counter() - started
+        return self.score(forecast, {"model": name, "scope": "baseline"}, seconds=seconds)
+
+    def _origins(self, part: str) -> np.ndarray:
+        span = getattr(self.problem.split, part)
+        return window_origins(span, input_steps=self.problem.input_steps, horizon=self.problem.horizon)
+
+
+def _scoring(plan: Plan, problem: Problem) -> Scoring:
+    """Scales, deciles and MASE denominators; a share index has no raw scale to report."""
+    data = data_section(plan)
+    scales = ("share", "log1p") if data.index == SHARES_ONLY else ("log1p", "raw", "share")
+    if plan.report.scale not in scales:
+        raise PlanError(f'[report] scale = "{plan.report.scale}" does not exist for index "{data.index}"; use {scales}')
+    train = problem.split.train
+    season = problem.season_length if problem.season_length > 1 else 1
+    naive = {
+        scale: seasonal_mae(
+            problem.m, season_length=season, start=train.start, stop=train.stop, scale=scale, scored=problem.scored
+        )
+        for scale in scales
+    }
+    breaks = (np.datetime64(plan.report.break_date, "D"),) if plan.report.break_date else ()
+    deciles = volume_deciles(problem.m[train.steps], problem.scored)
+    return Scoring(
+        space=problem.space, scored=problem.scored, scales=scales, deciles=deciles, naive_mae=naive, breaks=breaks
+    )
+
+
+def _limited(scoring: Scoring, rows: np.ndarray) -> Scoring:
+    held = np.zeros_like(scoring.scored)
+    held[rows] = scoring.scored[rows]
+    return Scoring(
+        space=scoring.space, scored=held, scales=scoring.scales, naive_mae=scoring.naive_mae, breaks=scoring.breaks
+    )

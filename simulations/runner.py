@@ -1,0 +1,257 @@
+"""Carry out a plan on one machine: data, baselines, trainings, tables, sealed run folder.
+
+Everything is checked before the run folder is made. From then on each finished piece (a round, a baseline, a training)
+is in the journal, so Ctrl-C or a crash loses at most the round in progress and a resumed run ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+
+from dhgsil.baselines.registry import BASELINES
+from dhgsil.intervals import ConformalIntervals
+from dhgsil.series import ODSeries
+from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
+from protocol.errors import PlanError, RunFolderError, RunInterruptedError
+from protocol.plan import Plan, parse_config
+from protocol.tasks import task_named
+from server.journal import Journal
+from simulations.evaluation import Evaluation
+from simulations.facts import run_facts
+from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
+from simulations.forecasts import Trained, forecast_all
+from simulations.progress import Progress, SilentProgress
+from simulations.results import LOG_FILE, MODEL_FILE, write_run
+from simulations.run_tables import MODEL, write_whole
+from simulations.scores import Score
+from simulations.stages import Training, train, trainings
+from simulations.tables import run_tables
+from simulations.worlds.od_counts import WorldConfig, make_world
+
+Engine = Literal["inprocess", "ray"]
+SMALL = 128
+"""Regions up to which one thread trains faster than several: the tensors are too small to share out."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What `simulate` hands to the command line."""
+
+    folder: Path
+    run: str
+    plan_hash: str
+    seconds: float
+
+
+@dataclass
+class MainModel:
+    """The forecaster the report is about: the last of the plan's shares."""
+
+    holders: list[Trained] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    intervals: ConformalIntervals | None = None
+
+
+def simulate(
+    plan: Plan,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    engine: Engine = "inprocess",
+    progress: Progress | None = None,
+    command: str = "",
+) -> RunSummary:
+    """Run a plan from start to end, or from where it stopped.
+
+    Args:
+        plan: A checked plan.
+        data: Folder of the data, unless the plan's source is synthetic.
+        out: Folder of the run; a new one under ``runs/`` by default.
+        resume: Folder of an interrupted run of the same plan.
+        engine: ``inprocess`` or Flower's ``ray``.
+        progress: Told what happens.
+        command: The command line, for the run's facts.
+
+    Raises:
+        InputError: plan, data or folder break a rule; nothing was written.
+        RunInterruptedError: Ctrl-C; the run can be resumed.
+        TrainingError: training cannot go on.
+    """
+    progress = progress or SilentProgress()
+    task = task_named(plan.run.task)
+    if not isinstance(task, DHGSILTask):
+        raise PlanError(f"task '{plan.run.task}' cannot be simulated yet; use 'dhgsil'")
+    series = held_rows(load_series(plan, task, data), plan)
+    evaluation = Evaluation.of(plan, series)
+    folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
+    started = time.monotonic()
+    if series.num_regions <= SMALL:
+        torch.set_num_threads(1)
+    with locked(folder), _flower_log(folder):
+        progress.run_opened(folder, tuple(plan.federation.holders))
+        for note in evaluation.calendar.notes:
+            progress.note(note)
+        with Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal:
+            try:
+                work = Work(plan, series, task, evaluation, journal, progress, folder, engine)
+                work.finish(started, command)
+            except KeyboardInterrupt:
+                raise RunInterruptedError(
+                    f"stopped; every finished round is kept. Continue with --resume {folder}"
+                ) from None
+    return RunSummary(folder, run_name(plan), plan.digest(), time.monotonic() - started)
+
+
+def load_series(plan: Plan, task: DHGSILTask, folder: Path | None) -> ODSeries:
+    """The plan's series: a synthetic world, or what the task reads from the data folder."""
+    section = data_section(plan)
+    if section.source != SYNTHETIC:
+        return task.load(plan, folder)
+    config = parse_config(WorldConfig, section.world or {}, where="[data.world]")
+    return task.cut(make_world(config, plan.run.seed).series, plan)
+
+
+def held_rows(series: ODSeries, plan: Plan) -> ODSeries:
+    """The rows that some holder of the plan holds: all that takes part in the run.
+
+    Raises:
+        PlanError: a region has two holders; one series does not say which count is whose.
+        DataError: an unknown region, or a holder without rows.
+    """
+    owner: dict[str, str] = {}
+    for name, codes in plan.federation.holders.items():
+        series.held_by(codes)
+        for code in codes:
+            if code in owner:
+                raise PlanError(f"region '{code}' is held by '{owner[code]}' and '{name}'; give it to one of them")
+            owner[code] = name
+    return series.held_by(tuple(owner))
+
+
+@dataclass
+class Work:
+    """The pieces of one run, done once each."""
+
+    plan: Plan
+    series: ODSeries
+    task: DHGSILTask
+    evaluation: Evaluation
+    journal: Journal
+    progress: Progress
+    folder: Path
+    engine: Engine
+
+    def finish(self, started: float, command: str) -> None:
+        """Do every piece that is not in the journal, then write and seal the folder."""
+        scores = [*self._baselines()]
+        main = MainModel()
+        for training in trainings(self.plan, self.series):
+            scores += self._training(training, main)
+        scores += self._alone_together()
+        tables = run_tables(self.evaluation, main.holders, main.intervals, scores)
+        blob = save({name: np.ascontiguousarray(value) for name, value in main.weights.items()})
+        write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
+        facts = run_facts(self.evaluation, scores, seconds=time.monotonic() - started, command=command)
+        write_run(self.folder, tables, facts)
+
+    def _baselines(self) -> Iterator[Score]:
+        wanted = self.plan.compare.baselines
+        names = list(BASELINES) if wanted == "all" else list(wanted)
+        self.progress.stage_started("baselines", len(names))
+        for done, name in enumerate(names, start=1):
+            key = f"baseline, {name}"
+            yield self._once(key, lambda name=name: self.evaluation.baseline(name))
+            self.progress.advanced("baselines", done, name)
+        self.progress.stage_ended("baselines")
+
+    def _training(self, training: Training, main: MainModel) -> list[Score]:
+        """Train and score, or take the score from the journal; the main model itself is always made ready."""
+        name, scope = training.stage.name, training.scope
+        is_main = scope == "federated" and training.stage.share == self.plan.federation.shares[-1]
+        stored = self.journal.result(name)
+        if stored is not None and not is_main:
+            return [Score.from_bytes(stored)]
+        self.progress.stage_started(name, training.plan.training.rounds)
+        started = time.monotonic()
+        outcome, holders = train(
+            training, self.series, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress
+        )
+        seconds = time.monotonic() - started
+        self.progress.stage_ended(name)
+        if scope == "calibration" or (is_main and training.plan.training.fit_on == "train"):
+            validation = self._forecast(holders, self.evaluation.validation_origins)
+            main.intervals = self.evaluation.intervals(validation)
+        if scope == "calibration":
+            return []
+        if is_main:
+            main.holders, main.weights = holders, outcome.weights
+        return [self._once(name, lambda: self._scored(training, holders, seconds, main if is_main else None))]
+
+    def _scored(self, training: Training, holders: list[Trained], seconds: float, main: MainModel | None) -> Score:
+        share = training.stage.share if training.scope == "federated" else ""
+        labels = {"model": MODEL, "scope": training.scope, "share": share, "holder": training.holder}
+        forecast = self._forecast(holders, self.evaluation.test_origins)
+        rows = None
+        if training.scope == "alone":
+            rows = holders[0].dataset.rows
+            self.journal.save_result(_forecast_key(training.stage.name), save({"rows": forecast[:, :, rows]}))
+        intervals = main.intervals if main is not None else None
+        return self.evaluation.score(forecast, labels, seconds=seconds, rows=rows, intervals=intervals)
+
+    def _alone_together(self) -> list[Score]:
+        """Every holder's own forecast of its own rows, put together: comparable with the other scopes."""
+        if not self.plan.compare.alone:
+            return []
+        whole = np.full_like(self.evaluation.test_truth, np.nan)
+        seconds = 0.0
+        for training in trainings(self.plan, self.series):
+            if training.scope == "alone":
+                stored, score = (self.journal.result(k) for k in (_forecast_key(training.stage.name), training.stage.name))
+                if stored is None or score is None:
+                    raise RunFolderError(f"the journal lacks the forecast of '{training.stage.name}'; start a new run")
+                rows = self.series.regions.positions(training.regions[training.holder])
+                whole[:, :, rows] = load(stored)["rows"]
+                seconds += Score.from_bytes(score).seconds
+        return [self.evaluation.score(whole, {"model": MODEL, "scope": "alone"}, seconds=seconds)]
+
+    def _once(self, key: str, make: Callable[[], Score]) -> Score:
+        """The score of a piece, from the journal or made now."""
+        stored = self.journal.result(key)
+        if stored is not None:
+            return Score.from_bytes(stored)
+        score = make()
+        self.journal.save_result(key, score.to_bytes())
+        return score
+
+    def _forecast(self, holders: list[Trained], origins: np.ndarray) -> np.ndarray:
+        return forecast_all(holders, origins, num_regions=self.series.num_regions)
+
+
+def _forecast_key(stage: str) -> str:
+    return f"{stage}, forecast"
+
+
+@contextmanager
+def _flower_log(folder: Path) -> Iterator[None]:
+    """Flower's own log lines go to the run's log file, not to the terminal."""
+    logger = logging.getLogger("flwr")
+    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    kept, propagate = list(logger.handlers), logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        handler.close()
+        logger.handlers, logger.propagate = kept, propagate

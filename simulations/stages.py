@@ -1,0 +1,90 @@
+"""The trainings of a run, in order, and how one of them is carried out.
+
+Pooled training and each holder alone are federations with one holder: one code path, equal budgets, the same resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dhgsil.series import ODSeries
+from protocol.plan import Plan, TrainingSection
+from protocol.tasks import Task
+from server.journal import Journal, RoundRecord
+from server.rounds import Coordinator, Stage, StageOutcome
+from simulations.forecasts import Trained
+from simulations.holders import SimulatedHolders
+from simulations.progress import Progress
+
+Scope = Literal["alone", "federated", "pooled", "calibration"]
+POOLED_HOLDER = "all"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run: who takes part, under which plan, and where it stands in the table."""
+
+    scope: Scope
+    stage: Stage
+    plan: Plan
+    regions: Mapping[str, tuple[str, ...]]
+
+    @property
+    def holder(self) -> str:
+        """The holder of an "alone" training, else empty."""
+        return next(iter(self.regions)) if self.scope == "alone" else ""
+
+
+def trainings(plan: Plan, series: ODSeries) -> Iterator[Training]:
+    """All trainings of a plan. Intervals are calibrated first, on a fit that has not seen the validation span."""
+    holders, main = plan.federation.holders, plan.federation.shares[-1]
+    if plan.training.fit_on == "train+validation":
+        stage = Stage(name=f"calibration, {main}", share=main)
+        yield Training("calibration", stage, calibration_plan(plan), holders)
+    for share in plan.federation.shares:
+        yield Training("federated", Stage(name=f"federated, {share}", share=share), plan, holders)
+    if plan.compare.pooled:
+        everyone = tuple(series.regions.codes[i] for i in range(series.num_regions) if series.observed[i])
+        yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan, {POOLED_HOLDER: everyone})
+    if plan.compare.alone:
+        for name, codes in holders.items():
+            yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan, {name: codes})
+
+
+def calibration_plan(plan: Plan) -> Plan:
+    """The plan without validation targets in the fit: its validation errors say how wide intervals must be."""
+    training: TrainingSection = plan.training.model_copy(update={"fit_on": "train"})
+    return plan.model_copy(update={"training": training})
+
+
+def train(
+    training: Training, series: ODSeries, task: Task, *, run: str, journal: Journal, progress: Progress
+) -> tuple[StageOutcome, list[Trained]]:
+    """Carry out one training, from its last committed round if there is one; returns every holder's final model."""
+    stage, plan = training.stage, training.plan
+    holders = SimulatedHolders(series, training.regions, plan, task, stage)
+
+    def on_round(_: Stage, record: RoundRecord) -> None:
+        error = "" if record.error is None else f", validation error {record.error:.5f}"
+        progress.advanced(stage.name, record.round, f"loss {record.loss:.5f}{error}")
+
+    coordinator = Coordinator(
+        holders.grid(), task, task.public(series), plan, run=run, journal=journal, holder_states=holders,
+        on_round=on_round,
+    )  # fmt: skip
+    outcome = coordinator.run_stage(stage)
+    return outcome, final_models(holders, outcome)
+
+
+def final_models(holders: SimulatedHolders, outcome: StageOutcome) -> list[Trained]:
+    """Every holder's dataset and final model."""
+    stage = holders.stage.name
+    return [
+        Trained(
+            agent.session(stage).dataset,  # type: ignore[arg-type]
+            agent.final_model(stage, outcome.weights, chosen_round=outcome.chosen_round),  # type: ignore[arg-type]
+        )
+        for agent in holders.agents.values()
+    ]
