@@ -220,7 +220,7 @@ class Work:
                 stored, score = (self.journal.result(k) for k in (_forecast_key(training.stage.name), training.stage.name))
                 if stored is None or score is None:
                     raise RunFolderError(f"the journal lacks the forecast of '{training.stage.name}'; start a new run")
-                rows = self.series.regions.positions(training.regions[training.holder])
+                rows = np.sort(self.series.regions.positions(training.regions[training.holder]))
                 whole[:, :, rows] = load(stored)["rows"]
                 seconds += Score.from_bytes(score).seconds
         return [self.evaluation.score(whole, {"model": MODEL, "scope": "alone"}, seconds=seconds)]
