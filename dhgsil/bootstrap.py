@@ -1,8 +1,8 @@
 """Is one forecaster better than another? A paired moving-block bootstrap over the test windows.
 
 Both models are scored on the same windows; whole blocks of neighbouring windows are drawn with replacement, so that the
-dependence between days (and between overlapping targets) inside a block is kept. With few blocks in the test span the interval
-is too narrow rather than too wide: the number of blocks is part of the result.
+dependence between days (and between overlapping targets) inside a block is kept. With few blocks in the test span the
+interval is too narrow rather than too wide: the number of blocks is part of the result.
 
 Source: Kunsch 1989, doi:10.1214/aos/1176347265 (moving blocks); percentile interval, Efron 1979.
 """
@@ -69,8 +69,8 @@ def paired_block_bootstrap(
 ) -> Difference:
     """Difference of two models' errors with a bootstrap interval.
 
-    ``d = g(mean a) - g(mean b)``, g the square root for "rmse" and the identity for "mae". A block is cut to the number of
-    windows when it is longer.
+    ``d = g(mean a) - g(mean b)``, g the square root for "rmse" and the identity for "mae". A block is cut to the number
+    of windows when it is longer.
 
     Args:
         losses_a: Losses per window in time order, see `window_losses`.

@@ -1,8 +1,8 @@
 """Split-conformal prediction intervals: the validation errors of a fitted model say how wide to be.
 
-With n exchangeable validation errors the interval ``forecast ± q``, q the ``ceil((n + 1) level)``-th smallest absolute error,
-holds the next value with probability at least `level`. A time series is not exchangeable, so the coverage on the test span is
-reported beside the level and is never assumed.
+With n exchangeable validation errors the interval ``forecast ± q``, q the ``ceil((n + 1) level)``-th smallest absolute
+error, holds the next value with probability at least `level`. A time series is not exchangeable, so the coverage on the
+test span is reported beside the level and is never assumed.
 
 Source: Vovk, Gammerman and Shafer 2005; Lei et al. 2018, arXiv:1604.04173, Theorem 2.2.
 """
@@ -90,7 +90,7 @@ def conformal_intervals(
     """
     if truth.shape != forecast.shape or truth.ndim != 4 or truth.shape[0] == 0:
         raise DataError(
-            f"intervals need validation truth and forecast of one shape (W, H, N, N), got {truth.shape} and {forecast.shape}",
+            f"truth {truth.shape} and forecast {forecast.shape} of the validation span must be one (W, H, N, N), W > 0",
             way_out="lengthen the validation span to at least one window",
         )
     labels = np.where(scored, 1, 0) if groups is None else np.where(scored, groups, 0)

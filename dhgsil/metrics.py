@@ -1,8 +1,8 @@
 """Errors of a forecast on three scales, as long rows: one row per model, scale and slice.
 
-The index M is what the forecaster sees (counts, or a share of them); ``log1p`` is ``log(1 + M)``, ``raw`` is M itself and
-``share`` is M over the scored cells of its row, so that each origin's scored shares sum to one. Which scale is the headline is
-declared before a run: on real data the order of models changes between scales.
+The index M is what the forecaster sees (counts, or a share of them); ``log1p`` is ``log(1 + M)``, ``raw`` is M itself
+and ``share`` is M over the scored cells of its row, so that each origin's scored shares sum to one. Which scale is the
+headline is declared before a run: on real data the order of models changes between scales.
 
 No error here is restricted to non-zero cells: dropping true zeros rewards over-prediction.
 """
@@ -75,8 +75,8 @@ def seasonal_mae(
     Raises:
         DataError: the span is not longer than a season.
 
-    Source: Hyndman and Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001; here one denominator for all pairs, since a pair
-    that never changes has none of its own.
+    Source: Hyndman and Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001; here one denominator for all pairs, since a
+    pair that never changes has none of its own.
     """
     if stop - start <= season_length:
         raise DataError(
@@ -136,7 +136,8 @@ def forecast_errors(
 ) -> list[Row]:
     """Long rows of errors: all targets, each horizon, each volume decile, before and after each break.
 
-    Column `horizon` is 0 for a row over all horizons. `cpc` is NaN on the log1p scale, `coverage` is NaN without `inside`.
+    Column `horizon` is 0 for a row over all horizons. `cpc` is NaN on the log1p scale, `coverage` is NaN without
+    `inside`.
 
     Args:
         truth: Model space.
@@ -183,8 +184,8 @@ def forecast_errors(
 def attraction_ranking(truth: Array, forecast: Array, *, space: str, top: int = 20) -> list[Row]:
     """How well the order of regions by inflow from elsewhere is forecast, per horizon (0 = mean of all).
 
-    `spearman` is the rank correlation, 0 where either side is constant; `ndcg` is the normalised discounted cumulative gain of
-    the first `top` regions with the true inflow as gain, 1 where nothing flows.
+    `spearman` is the rank correlation, 0 where either side is constant; `ndcg` is the normalised discounted cumulative
+    gain of the first `top` regions with the true inflow as gain, 1 where nothing flows.
 
     Shapes:
         truth, forecast (W, H, N, N) model space -> rows {horizon, spearman, ndcg}
@@ -204,7 +205,8 @@ def attraction_ranking(truth: Array, forecast: Array, *, space: str, top: int = 
 def _check(truth: Array, forecast: Array, scoring: Scoring, target_times: NDArray[np.datetime64] | None) -> None:
     if truth.shape != forecast.shape or truth.ndim != 4 or truth.shape[2:] != scoring.scored.shape:
         raise DataError(
-            f"truth {truth.shape}, forecast {forecast.shape} and scored {scoring.scored.shape} must be (W, H, N, N) and (N, N)",
+            f"truth {truth.shape} and forecast {forecast.shape} must be one (W, H, N, N) over the cells scored, "
+            f"{scoring.scored.shape}",
             way_out="score a forecast on its own targets and cells",
         )
     if not np.isfinite(forecast).all():

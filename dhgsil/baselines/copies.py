@@ -94,7 +94,7 @@ class FestivalNaive(Copies):
 
 
 class Drift:
-    """``y[t] + h (y[t] - y[s]) / (t - s)``, s the first training step: the line from there to the last value, prolonged."""
+    """``y[t] + h (y[t] - y[s]) / (t - s)``, s the first training step: the line through both, prolonged."""
 
     name = "drift"
     chosen: Mapping[str, float] = NOTHING_CHOSEN

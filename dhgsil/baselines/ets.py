@@ -1,9 +1,10 @@
 """Damped exponential smoothing of every pair at once, with a weekly season where the steps are days.
 
-Additive damped Holt-Winters. Each pair has its own level, trend and season; the smoothing constants are shared by all pairs
-and chosen on the validation span, which makes the recursion one array operation per step.
+Additive damped Holt-Winters. Each pair has its own level, trend and season; the smoothing constants are shared by all
+pairs and chosen on the validation span, which makes the recursion one array operation per step.
 
-Source: Hyndman, Koehler, Ord and Snyder 2008, Forecasting with Exponential Smoothing, model ETS(A, Ad, A), error-correction form.
+Source: Hyndman, Koehler, Ord and Snyder 2008, Forecasting with Exponential Smoothing, model ETS(A, Ad, A) in
+error-correction form.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ class DampedETS:
         self._problem = problem
         # Without a season only one value of its constant differs from the others.
         candidates = [c for c in self.grid if problem.season_length > 1 or c.season == 0.0]
-        self.constants = choose(
-            problem, candidates, lambda constants, origins: self._run(constants, origins), history=problem.season_length
-        )
+        self.constants = choose(problem, candidates, self._run, history=problem.season_length)
         self.chosen = {key: float(value) for key, value in self.constants._asdict().items()}
         return self
 

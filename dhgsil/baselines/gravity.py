@@ -1,7 +1,7 @@
 """Gravity models: a Poisson regression per window, and margins forecast apart and balanced on a structure.
 
-Both see only the mean index of the input window and are carried forward; what they measure is how much of a forecast is size
-and distance.
+Both see only the mean index of the input window and are carried forward; what they measure is how much of a forecast is
+size and distance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GravityFit:
 
 
 def pair_covariates(distance: Array, scored: NDArray[np.bool_]) -> Array:
-    """Log distance between regions and, where staying is scored, an indicator of it (its distance is unknown, set to 0).
+    """Log distance between regions and, where staying is scored, an indicator of it (its distance is set to 0).
 
     Shapes:
         distance (N, N) km -> (Q, N, N)
@@ -52,8 +52,8 @@ def pair_covariates(distance: Array, scored: NDArray[np.bool_]) -> Array:
 def fit_gravity(flow: Array, covariates: Array, scored: NDArray[np.bool_]) -> GravityFit:
     """Poisson regression ``log mean = a_o + b_d + x_od . beta`` with a free effect of every origin and destination.
 
-    Newton's method on all parameters at once; the normal matrix of the two-way effects is written down from margins, so a
-    step costs one solve of size 2 N + Q. Regions without flow have effect minus infinity: their mean is exactly 0.
+    Newton's method on all parameters at once; the normal matrix of the two-way effects is written down from margins, so
+    a step costs one solve of size 2 N + Q. Regions without flow have effect minus infinity: their mean is exactly 0.
 
     Shapes:
         flow (N, N), covariates (Q, N, N), scored (N, N)
@@ -119,7 +119,8 @@ class Gravity:
 class Balanced:
     """Margins of the same weekday of last week (the last step for weekly data), balanced on a structure of the window.
 
-    The structure is the deterrence of the window's gravity regression (doubly-constrained gravity) or its mean matrix (IPF).
+    The structure is the deterrence of the window's gravity regression (doubly-constrained gravity) or the window's mean
+    matrix (IPF).
     """
 
     chosen: Mapping[str, float] = NOTHING_CHOSEN
@@ -166,7 +167,7 @@ def _newton(y: Array, x: Array, used: NDArray[np.bool_]) -> tuple[Array, Array]:
             return parameters[sum(y.shape) :], mean
         likelihood = reached
         step = _solve(mean, x, _score(y - mean, x))
-        # Far from the top the quadratic is no guide: no cell may change by more than e^5, and the likelihood never falls.
+        # Far from the top the quadratic is no guide: no cell changes by more than e^5, and the likelihood never falls.
         step *= min(1.0, 5.0 / max(np.abs(_linear(step, x)[used]).max(), 1e-300))
         while _state(parameters + step, y, x, used)[1] < likelihood and np.abs(step).max() > TOLERANCE:
             step /= 2
@@ -201,4 +202,4 @@ def _solve(weights: Array, x: Array, right: Array) -> Array:
     normal = np.block([[effects, across.T], [across, np.einsum("qij,rij->qr", weighted, x)]])
     diagonal = np.diag(normal)
     ridge = 1e-10 * np.maximum(diagonal, 1e-10 * diagonal.max())
-    return np.linalg.solve(normal + np.diag(ridge), right)
+    return np.asarray(np.linalg.solve(normal + np.diag(ridge), right), dtype=np.float64)

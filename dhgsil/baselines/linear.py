@@ -1,6 +1,7 @@
 """Linear autoregressions: one for all pairs, with calendar, and one per pair shrunk to the common one.
 
-All are direct: each horizon has its own coefficients on the same inputs, estimated by least squares over windows and pairs.
+All are direct: each horizon has its own coefficients on the same inputs, estimated by least squares over windows and
+pairs.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ class LinearAR:
 class PairRidgeAR:
     """One autoregression per pair, shrunk to the pooled one.
 
-    ``argmin |Y - X b|^2 + c n s^2 |b - b_pooled|^2`` per pair, s^2 the mean square of its inputs, n the number of windows; c is
-    chosen on the validation span, so a pair keeps the pooled coefficients (c large) unless its own data earn it others.
+    ``argmin |Y - X b|^2 + c n s^2 |b - b_pooled|^2`` per pair, s^2 the mean square of its inputs, n the number of
+    windows; c is chosen on the validation span, so a pair keeps the pooled coefficients (c large) unless its own data
+    earn it others.
     """
 
     name = "pair_ridge_ar"

@@ -14,8 +14,8 @@ from dhgsil.windows import Span
 class LowRankAR:
     """``Y[t+h] = U F[t+h] V'`` with U, V the first r singular vectors of the input window's mean and ``F = U' Y V``.
 
-    The r x r factors of the window's steps are continued by one pooled linear autoregression; r is chosen on the validation
-    span. What lies outside the two subspaces is forecast as 0.
+    The r x r factors of the window's steps are continued by one pooled linear autoregression; r is chosen on the
+    validation span. What lies outside the two subspaces is forecast as 0.
     """
 
     name = "low_rank_ar"

@@ -1,13 +1,13 @@
 """The forecasting problem every baseline solves, and the contract it solves it under.
 
-A baseline reads model space ``y`` of a `Problem` and forecasts ``y[t+1 .. t+H]`` from each origin t. The rules, tested over
-the whole registry:
+A baseline reads model space ``y`` of a `Problem` and forecasts ``y[t+1 .. t+H]`` from each origin t. The rules, tested
+over the whole registry:
 
-* `fit` reads steps before ``split.validation.stop`` only: parameters from the training span, hyper-parameters by the error
-  on the validation span; with `Problem.refit` the parameters are then estimated again on both spans.
-* `predict` from origin t reads no step after t. It may read further back than `input_steps`: a simple method with a longer
-  memory than the model is a fair opponent, and the table says so.
-* a method that the data cannot support says why with `UnavailableBaselineError` instead of falling back on another one.
+* `fit` reads steps before ``split.validation.stop`` only: parameters from the training span, hyper-parameters by the
+  error on the validation span; with `Problem.refit` the parameters are then estimated again on both spans.
+* `predict` from origin t reads no step after t. It may read further back than `input_steps`: a simple method with a
+  longer memory than the model is a fair opponent, and the table says so.
+* a method that the data cannot support says why with `UnavailableBaselineError` and never falls back on another one.
 """
 
 from __future__ import annotations

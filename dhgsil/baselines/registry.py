@@ -20,6 +20,8 @@ from dhgsil.baselines.gravity import Balanced, Gravity
 from dhgsil.baselines.linear import LinearAR, PairRidgeAR
 from dhgsil.baselines.low_rank import LowRankAR
 from dhgsil.baselines.problem import Baseline, Problem, UnavailableBaselineError
+from dhgsil.baselines.residual_mlp import ResidualMLP
+from dhgsil.baselines.trees import GradientBoosting
 from protocol.errors import PlanError
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
@@ -41,6 +43,8 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "doubly_constrained_gravity": partial(Balanced, "doubly_constrained_gravity", structure="deterrence"),
     "ipf": partial(Balanced, "ipf", structure="mean"),
     "low_rank_ar": LowRankAR,
+    "lightgbm": GradientBoosting,
+    "residual_mlp": ResidualMLP,
 }
 
 
