@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import tokenize
 import zipfile
 import zlib
 from dataclasses import replace
@@ -21,6 +22,12 @@ from dhgsil.formats.regions_csv import read_regions_csv
 from dhgsil.series import ODSeries, Provenance, Regions
 from dhgsil.steps import as_day
 from protocol.errors import DataError
+
+# All that zipfile, numpy and scipy were seen to raise on files with flipped or missing bytes.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, OSError, EOFError, ValueError, KeyError),
+    *(TypeError, RuntimeError, OverflowError, MemoryError),
+)
 
 
 def read_japan_prefectures(folder: Path) -> ODSeries:
@@ -91,7 +98,7 @@ def _load(path: Path) -> scipy.sparse.csc_array:
         # From memory: numpy leaves a damaged file open when it is given the path.
         matrix = scipy.sparse.csc_array(scipy.sparse.load_npz(io.BytesIO(path.read_bytes())))
         matrix.check_format(full_check=True)  # else an index out of range reaches compiled code unchecked
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             "the file is not a readable sparse matrix; it may be cut short or damaged",
             way_out="copy or download it again",

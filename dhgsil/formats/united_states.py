@@ -113,6 +113,8 @@ def _read_text(path: Path, columns: Columns) -> pa.Table:
     """The four columns as text; conversion is done after, since the parser's own messages repeat the row."""
     wanted = [columns.time, columns.origin, columns.destination, columns.count]
     content = _decompressed(path)
+    if not content.isascii():
+        raise DataError("the text is not plain ASCII", way_out="use the file as published", source=path)
     header = content[: max(content.find(b"\n"), 0)].decode("utf-8", "replace").strip().split(",")
     for name in wanted:
         if name not in header:
@@ -128,7 +130,7 @@ def _read_text(path: Path, columns: Columns) -> pa.Table:
         table = pyarrow.csv.read_csv(
             io.BytesIO(content),
             read_options=pyarrow.csv.ReadOptions(use_threads=False),  # row numbers are known only so
-            parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=note_row),
+            parse_options=pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=note_row),
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=wanted,
                 column_types={**dict.fromkeys(wanted[:3], text), columns.count: pa.string()},

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
 from hypothesis import given
+from hypothesis import strategies as st
 
 from dhgsil.readers import read_parquet, read_regions_csv, read_series, write_parquet
 from dhgsil.series import ODSeries, Provenance
@@ -201,6 +202,23 @@ def test_damaged_parquet_is_refused(tmp_path: Path, damage: Callable[[Path], Non
     assert caught.value.source == path
 
 
+@given(place=st.integers(4, 2000), mask=st.integers(1, 255))
+def test_flipped_byte_never_changes_a_count_unnoticed(
+    tmp_path_factory: pytest.TempPathFactory, place: int, mask: int
+) -> None:
+    path = tmp_path_factory.mktemp("flip") / "counts.parquet"
+    whole = make_series(np.random.default_rng(0).poisson(3.0, (9, 3, 3)))
+    write_parquet(whole, path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= mask
+    path.write_bytes(bytes(content))
+    try:
+        held = read_parquet(path)
+    except DataError:
+        return
+    assert np.array_equal(held.counts, whole.counts)
+
+
 def test_damaged_or_newer_metadata_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "counts.parquet"
     for content, rule in ((b"{", "damaged"), (b'{"schema_version": 1}', "damaged"), (b'{"schema_version": 9}', "9")):
@@ -352,6 +370,22 @@ def test_truncated_npz_is_refused(tmp_path: Path, keep: int) -> None:
     assert caught.value.source == path
 
 
+@given(place=st.integers(0, 5000), mask=st.integers(1, 255))
+def test_flipped_byte_of_an_npz_is_refused_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, place: int, mask: int
+) -> None:
+    folder = japan_folder(tmp_path_factory.mktemp("flip"), prefectures())
+    path = folder / "japan_pref_daily" / "od_day20200101_20200103.npz"
+    content = bytearray(path.read_bytes())
+    content[place] ^= mask
+    path.write_bytes(bytes(content))
+    try:
+        held = read_series("japan_pref_daily", folder)
+    except DataError:
+        return
+    assert np.array_equal(held.counts.reshape(3, -1), prefectures())
+
+
 def test_npz_with_an_index_out_of_range_is_refused(tmp_path: Path) -> None:
     matrix = scipy.sparse.csc_matrix(prefectures())
     matrix.indices[0] = 99
@@ -420,6 +454,7 @@ def test_states_are_read_with_their_leading_zero_and_name(tmp_path: Path) -> Non
         ("2019-01-01,01,72,7391,1.0", "geoid_d", "second time"),
         ("2019-01-05,01,72,7391,1.0", "date", "2019-01-03 is followed by 2019-01-05"),
         ("2019-01-02,01,72,7391", None, "does not have 5 fields"),
+        ('2019-01-02,01,72,"7391,1.0', "visitor_flows", "not a number"),  # a quote must not swallow the rows after it
     ],
 )
 def test_broken_row_of_states_is_named_but_not_shown(tmp_path: Path, row: str, column: str | None, rule: str) -> None:
