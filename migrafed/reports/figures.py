@@ -120,7 +120,7 @@ def _of_row(metrics: pd.DataFrame, row: SkillRow) -> pd.Series:
     return same & (metrics["model"] == model)
 
 
-def _curves(run: RunResult, skill: Skill, pattern: str, position) -> list[tuple[SkillRow, pd.Series]]:  # noqa: ANN001
+def _curves(run: RunResult, skill: Skill, pattern: str, position) -> list[tuple[SkillRow, pd.Series]]:
     """The primary error of the rows worth drawing, by the slices that match `pattern`."""
     baselines = [row for row in skill.rows if row.scope == "baseline"][:2]
     rows = [row for row in skill.rows if row.scope != "baseline" and row.comparable] + baselines

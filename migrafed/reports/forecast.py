@@ -80,7 +80,7 @@ def render(run: RunResult) -> str:
         run=run,
         facts=run.facts,
         headline=headline_of(run, skill),
-        key_figures=_key_figures(run, skill),
+        key_figures=_key_figures(skill),
         columns=[
             (METRIC_WORDS[metric], SCALE_WORDS[scale], (scale, metric) == skill.primary) for scale, metric in columns
         ],
@@ -116,7 +116,7 @@ def _line(row: SkillRow, columns: list[tuple[str, str]], skill: Skill) -> Line:
     )
 
 
-def _key_figures(run: RunResult, skill: Skill) -> list[tuple[str, str]]:
+def _key_figures(skill: Skill) -> list[tuple[str, str]]:
     """Three or four numbers for the top of the page: name and value."""
     main, pooled, rival = skill.main, skill.best("pooled"), skill.best("baseline")
     figures = []

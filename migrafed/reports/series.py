@@ -53,8 +53,8 @@ def _laid_end_to_end(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the latest windows that follow each other without overlap, so that each day is forecast once."""
     chosen: list[pd.Timestamp] = []
     reach = pd.Timestamp.min
-    for cutoff, group in rows.sort_values(["cutoff", "ds"]).groupby("cutoff"):
-        cutoff = pd.Timestamp(str(cutoff))
+    for when, group in rows.sort_values(["cutoff", "ds"]).groupby("cutoff"):
+        cutoff = pd.Timestamp(str(when))
         if cutoff >= reach:
             chosen.append(cutoff)
             reach = pd.Timestamp(group["ds"].max())
@@ -105,8 +105,8 @@ def _parts(name: str, pair: str, rows: pd.DataFrame) -> Picture:
                 axes.axhline(0, color=INK["muted"], linewidth=0.7)
             middle = (float(wide[part].max()) + float(wide[part].min())) / 2
             axes.set_ylim(middle - 0.55 * reach - 1e-9, middle + 0.55 * reach + 1e-9)
-            axes.annotate(part, (0, 1), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", va="bottom",
-                          fontsize=8, fontweight="bold", color=INK["ink"])  # fmt: skip
+            axes.annotate(part, (0, 1), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points",
+                          va="bottom", fontsize=8, fontweight="bold", color=INK["ink"])  # fmt: skip
             axes.yaxis.set_major_formatter(compact)
             axes.locator_params(axis="y", nbins=3)
         _date_axis(panels[-1], wide["ds"])
@@ -115,9 +115,7 @@ def _parts(name: str, pair: str, rows: pd.DataFrame) -> Picture:
         (day(row["ds"]), *(number(float(row[part])) for part in PARTS), number(float(sum(row[part] for part in PARTS))))
         for _, row in wide.iterrows()
     )
-    caption = (
-        f"All panels have the same height in model units; the five add up to the forecast. {_span(wide)}."
-    )
+    caption = f"All panels have the same height in model units; the five add up to the forecast. {_span(wide)}."
     return Picture(name, pair, caption, svg, Table(("Date", *(part.capitalize() for part in PARTS), "Sum"), body))
 
 

@@ -58,6 +58,7 @@ class Skill:
 
     rows: tuple[SkillRow, ...]
     primary: tuple[str, str]
+    share: str
 
     def primary_of(self, row: SkillRow) -> float:
         """The row's mean primary error; infinite when it was not measured, so that such a row never wins."""
@@ -71,8 +72,11 @@ class Skill:
 
     @property
     def main(self) -> SkillRow | None:
-        """The model the report speaks of: the best federated one, else pooled."""
-        return self.best("federated") or self.best("pooled")
+        """The model the report speaks of: federated with the last of the plan's shares (its forecasts are the ones
+        written, and choosing the better one afterwards would flatter), else pooled.
+        """
+        shared = [row for row in self.rows if row.scope == "federated" and row.share == self.share]
+        return shared[0] if shared else self.best("federated") or self.best("pooled")
 
 
 def skill_of(run: RunResult) -> Skill:
@@ -80,12 +84,13 @@ def skill_of(run: RunResult) -> Skill:
     whole = run.metrics[run.metrics["slice"] == "all"]
     primary = (run.facts.primary_scale, run.facts.primary_metric)
     rows = [_row(group) for _, group in whole.groupby(["model", "scope", "share", "holder"], sort=True)]
-    skill = Skill(tuple(rows), primary)
+    share = run.facts.shares[-1] if run.facts.shares else ""
+    skill = Skill(tuple(rows), primary, share)
     order = {"federated": 0, "pooled": 1, "alone": 2, "baseline": 3}
     rows.sort(key=lambda row: (order[row.scope], bool(row.holder), skill.primary_of(row), row.label))
     mean_alone = _mean_alone(rows)
     position = next((index for index, row in enumerate(rows) if row.scope == "alone"), 0)
-    return Skill((*rows[:position], *mean_alone, *rows[position:]), primary)
+    return Skill((*rows[:position], *mean_alone, *rows[position:]), primary, share)
 
 
 def _row(group: pd.DataFrame) -> SkillRow:

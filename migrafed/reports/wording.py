@@ -54,7 +54,7 @@ def short_day(when: pd.Timestamp, *, year: bool = False) -> str:
 
 
 def count_of(things: int, noun: str) -> str:
-    """ "1 holder", "4 holders"."""
+    """A number with its noun: 1 holder, 4 holders."""
     return f"{things:,} {noun}{'' if things == 1 else 's'}"
 
 

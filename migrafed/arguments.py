@@ -1,0 +1,170 @@
+"""The words of the command line: nouns, options, exit codes and examples. Light to import, so that --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from protocol.errors import InputError
+
+EXIT_CODES = """\
+exit codes:
+  0  success
+  1  failed: training could not go on, a check of 'doctor' failed, or an unexpected error
+  2  bad input: command line, plan, data or run folder; nothing was changed
+  3  refused: a privacy rule of a holder forbids it
+  4  interrupted on request; the run can be resumed with --resume
+"""
+_FORMAT = argparse.RawDescriptionHelpFormatter
+_TOP = f"""\
+examples:
+  migrafed demo                                     a small synthetic federation, offline, in minutes
+  migrafed simulate plan.toml --data DIR            run a plan on data
+  migrafed simulate plan.toml --set training.rounds=5 --seed 3
+  migrafed report runs/japan_regions-s0-1a2b3c4d    rebuild report.html from a run folder
+  migrafed doctor --data DIR                        check this machine and the data
+
+{EXIT_CODES}"""
+_SIMULATE = f"""\
+examples:
+  migrafed simulate plan.toml --data ../data --out runs/first
+  migrafed simulate plan.toml --set training.rounds=5 --set training.batch_size=16
+  migrafed simulate runs/first/plan.lock.toml --data ../data --resume runs/first
+  migrafed simulate plan.toml --json | jq '.metrics[] | select(.horizon == "all")'
+
+A run never overwrites a folder. Ctrl-C stops it after which --resume continues it, with the same result.
+
+{EXIT_CODES}"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving, so that --json answers with one object even to a bad command line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+_Nouns: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def parser(version: str) -> argparse.ArgumentParser:
+    """The whole command line; `command` of the parsed arguments names the module that carries it out."""
+    top = _Parser(
+        prog="migrafed",
+        description="Federated forecasting of labor-migration intention, from counts that their holders keep.",
+        epilog=_TOP,
+        formatter_class=_FORMAT,
+    )
+    top.add_argument("--version", action="version", version=f"migrafed {version}")
+    nouns = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _demo(nouns)
+    _simulate(nouns)
+    _report(nouns)
+    _doctor(nouns)
+    return top
+
+
+def parse(arguments: Sequence[str], version: str) -> argparse.Namespace:
+    """Read a command line.
+
+    Raises:
+        InputError: it is not one of ours.
+    """
+    return parser(version).parse_args(arguments)
+
+
+def overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """The --set options as a mapping.
+
+    Raises:
+        InputError: an option is not of the form section.key=value.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or "." not in key:
+            raise InputError(f"--set {pair}: give it as section.key=value, for example --set training.rounds=5")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _demo(nouns: _Nouns) -> None:
+    demo = nouns.add_parser(
+        "demo",
+        help="federate the forecaster over a small synthetic world",
+        description="Run the plan that comes with migrafed: a synthetic world of job-query counts and four holders.",
+        epilog=f"examples:\n  migrafed demo\n  migrafed demo --out runs/demo --json\n\n{EXIT_CODES}",
+        formatter_class=_FORMAT,
+    )
+    demo.add_argument("--out", type=Path, metavar="DIR", help="folder of the run; new, or empty")
+    _outputs(demo)
+
+
+def _simulate(nouns: _Nouns) -> None:
+    simulate = nouns.add_parser(
+        "simulate",
+        help="run a plan with all its holders on this machine",
+        description="Run a plan with all its holders on this machine, beside pooled training, each holder alone and "
+        "simple baselines; then write the report.",
+        epilog=_SIMULATE,
+        formatter_class=_FORMAT,
+    )
+    simulate.add_argument("plan", type=Path, metavar="PLAN", help="the plan, a TOML file")
+    simulate.add_argument("--data", type=Path, metavar="DIR", help="folder of the data the plan names")
+    simulate.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run; new, or empty (default: runs/NAME)"
+    )
+    simulate.add_argument(
+        "--engine",
+        choices=("inprocess", "ray"),
+        default="inprocess",
+        help="what carries the messages (ray: extra 'ray')",
+    )
+    simulate.add_argument("--seed", type=_seed, metavar="N", help="seed in place of the plan's")
+    simulate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="A.B=C",
+        help="change one key of the plan; repeatable",
+    )
+    simulate.add_argument("--resume", type=Path, metavar="RUN", help="folder of an interrupted run of the same plan")
+    _outputs(simulate)
+
+
+def _report(nouns: _Nouns) -> None:
+    report = nouns.add_parser(
+        "report",
+        help="rebuild report.html from a run folder",
+        description="Check a finished run folder and rebuild its report.html from it alone; same run, same bytes.",
+        epilog=f"example:\n  migrafed report runs/first\n\n{EXIT_CODES}",
+        formatter_class=_FORMAT,
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    _outputs(report)
+
+
+def _doctor(nouns: _Nouns) -> None:
+    doctor = nouns.add_parser(
+        "doctor",
+        help="check versions, disk, clock and data; each failure names its fix",
+        description="Check this machine, and with --data the data, before a run. It changes nothing and uses no network.",
+        epilog=f"examples:\n  migrafed doctor\n  migrafed doctor --data ../data\n\n{EXIT_CODES}",
+        formatter_class=_FORMAT,
+    )
+    doctor.add_argument("--data", type=Path, metavar="DIR", help="folder or Parquet file to read and check")
+    _outputs(doctor)
+
+
+def _outputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    command.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
+    return int(text)

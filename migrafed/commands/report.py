@@ -1,0 +1,18 @@
+"""`migrafed report`: check the folder of a finished run and rebuild its report from it alone."""
+
+from __future__ import annotations
+
+import argparse
+
+from migrafed.reports.forecast import write_report
+from migrafed.summary import result_facts
+from migrafed.terminal import Outcome, Terminal
+from simulations.results import RunResult
+
+
+def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
+    """Check the folder, rebuild `report.html`, say where it is."""
+    result = RunResult.read(options.run)
+    paths, facts = result_facts(result, write_report(result))
+    payload = {"run": result.facts.run, "plan_hash": result.facts.plan_hash, "paths": paths}
+    return Outcome(payload, f"SUCCESS {result.facts.run}, report rebuilt", facts)

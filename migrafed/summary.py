@@ -1,0 +1,51 @@
+"""What is said about a finished run at the terminal and in `--json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, headline_of, skill_of
+from migrafed.reports.wording import MISSING
+from simulations.results import LOG_FILE, MODEL_FILE, RunResult
+from simulations.run_tables import FORECASTS, METRICS
+
+
+def result_facts(result: RunResult, report: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Paths of what a run left, and the lines of the closing block."""
+    headline = headline_of(result, skill_of(result))
+    folder = result.folder
+    names = {"model": MODEL_FILE, "metrics": METRICS.file, "forecasts": FORECASTS.file, "log": LOG_FILE}
+    paths = (
+        {"folder": str(folder)} | {name: str(folder / file) for name, file in names.items()} | {"report": str(report)}
+    )
+    facts = [("result", headline.sentence), ("", headline.detail)]
+    facts.append(("holders", ", ".join(holder.name for holder in result.facts.holders)))
+    facts += [(name, paths[name]) for name in ("model", "metrics", "forecasts", "log", "report")]
+    return paths, facts
+
+
+def metric_rows(result: RunResult) -> list[dict[str, Any]]:
+    """Errors of every model over all horizons ("all") and for each step ahead, as `--json` prints them."""
+    wanted = result.metrics[(result.metrics["slice"] == "all") | (result.metrics["horizon"] > 0)]
+    columns = ["model", "scope", "share", "holder", "scale", "horizon", "rmse", "mae", "seed"]
+    rows: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in wanted[columns].to_dict("records")]
+    return [row | {"horizon": row["horizon"] or "all"} for row in rows]
+
+
+def skill_lines(result: RunResult) -> list[str]:
+    """The skill table for the terminal: primary errors of every comparable model, best first."""
+    skill = skill_of(result)
+    scale, metric = skill.primary
+    columns = [(scale, metric), (scale, "mae" if metric == "rmse" else "rmse")]
+    if scale != "raw":
+        columns.append(("raw", metric))
+    heads = [f"{METRIC_WORDS[kind]} {SCALE_WORDS[on]}" for on, kind in columns]
+    rows = sorted((row for row in skill.rows if row.comparable), key=skill.primary_of)
+    body = [[str(row.errors.get(key, MISSING)) for key in columns] for row in rows]
+    label = max((len(row.label) for row in rows), default=5)
+    widths = [max(len(head), *(len(cells[i]) for cells in body), 0) for i, head in enumerate(heads)]
+    lines = [[("model".ljust(label)), *(head.rjust(width) for head, width in zip(heads, widths, strict=True))]]
+    for row, cells in zip(rows, body, strict=True):
+        lines.append([row.label.ljust(label), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+    return ["", *("  ".join(line) for line in lines)]
