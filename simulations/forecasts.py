@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dhgsil.index import from_model_space, to_model_space
 from dhgsil.model import DHGSIL
-from dhgsil.task import HolderWindows
+from dhgsil.series import ODSeries
+from dhgsil.task import HolderWindows, data_section, split_of
+from protocol.plan import Plan, Share
 from simulations.run_tables import PARTS
 
 BATCH = 8
@@ -20,18 +23,37 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Trained:
-    """A holder's dataset with the model it ended with."""
+    """A holder's dataset with the model it ended with.
+
+    `factor` brings the holder's index to the common one: 1 unless the index is a share of all queries and the holder knows
+    only its own; then the ratio of both over the training span, which only the evaluation knows.
+    """
 
     dataset: HolderWindows
     model: DHGSIL
+    factor: float = 1.0
+
+
+def common_scale(series: ODSeries, held: ODSeries, plan: Plan, share: Share) -> float:
+    """Factor from a holder's index to the index of all holders together (`Trained.factor`)."""
+    data = data_section(plan)
+    if data.index != "total_share" or share != "weights":
+        return 1.0
+    train = split_of(series.times, data).train.steps
+    part_of_queries = held.counts[train].sum() / max(1, series.counts[train].sum())
+    return float(part_of_queries / held.observed.mean())
 
 
 @torch.no_grad()
 def forecast_rows(trained: Trained, origins: np.ndarray) -> np.ndarray:
     """Forecasts of one holder's rows in model space. Shapes: origins (W,) -> (W, H, R, N) float64."""
     trained.model.eval()
+    data = trained.dataset.data
     chunks = (origins[start : start + BATCH] for start in range(0, len(origins), BATCH))
-    return np.concatenate([trained.model(trained.dataset.inputs(chunk)).total.double().numpy() for chunk in chunks])
+    total = np.concatenate([trained.model(trained.dataset.inputs(chunk)).total.double().numpy() for chunk in chunks])
+    if trained.factor == 1.0:
+        return total
+    return to_model_space(from_model_space(total, data.space) * trained.factor, data.space)
 
 
 def forecast_all(holders: Iterable[Trained], origins: np.ndarray, *, num_regions: int) -> np.ndarray:

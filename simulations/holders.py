@@ -28,7 +28,7 @@ class SimulatedHolders:
     def __init__(
         self, tables: Any, regions: Mapping[str, tuple[str, ...]], plan: Plan, task: Task, stage: Stage
     ) -> None:
-        self.plan, self.task, self.stage = plan, task, stage
+        self.plan, self.task, self.stage, self.regions = plan, task, stage, regions
         self.agents = {
             name: HolderAgent(name, task.held_by(tables, codes), plan, task, {stage.name: stage.share})
             for name, codes in regions.items()

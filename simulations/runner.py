@@ -205,7 +205,7 @@ class Work:
         rows = None
         if training.scope == "alone":
             rows = holders[0].dataset.rows
-            self.journal.save_result(_forecast_key(training.stage.name), save({"rows": forecast[:, :, rows]}))
+            self.journal.save_result(_forecast_key(training.stage.name), save({"rows": np.ascontiguousarray(forecast[:, :, rows])}))
         intervals = main.intervals if main is not None else None
         return self.evaluation.score(forecast, labels, seconds=seconds, rows=rows, intervals=intervals)
 

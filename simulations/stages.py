@@ -14,7 +14,7 @@ from protocol.plan import Plan, TrainingSection
 from protocol.tasks import Task
 from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Stage, StageOutcome
-from simulations.forecasts import Trained
+from simulations.forecasts import Trained, common_scale
 from simulations.holders import SimulatedHolders
 from simulations.progress import Progress
 
@@ -75,16 +75,17 @@ def train(
         on_round=on_round,
     )  # fmt: skip
     outcome = coordinator.run_stage(stage)
-    return outcome, final_models(holders, outcome)
+    return outcome, final_models(holders, outcome, series)
 
 
-def final_models(holders: SimulatedHolders, outcome: StageOutcome) -> list[Trained]:
+def final_models(holders: SimulatedHolders, outcome: StageOutcome, series: ODSeries) -> list[Trained]:
     """Every holder's dataset and final model."""
-    stage = holders.stage.name
+    stage, task = holders.stage, holders.task
     return [
         Trained(
-            agent.session(stage).dataset,  # type: ignore[arg-type]
-            agent.final_model(stage, outcome.weights, chosen_round=outcome.chosen_round),  # type: ignore[arg-type]
+            agent.session(stage.name).dataset,  # type: ignore[arg-type]
+            agent.final_model(stage.name, outcome.weights, chosen_round=outcome.chosen_round),  # type: ignore[arg-type]
+            common_scale(series, task.held_by(series, holders.regions[name]), holders.plan, stage.share),
         )
-        for agent in holders.agents.values()
+        for name, agent in holders.agents.items()
     ]
