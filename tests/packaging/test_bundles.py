@@ -27,10 +27,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 @pytest.mark.slow
 def test_wheel_holds_exactly_our_packages(wheel: zipfile.ZipFile) -> None:
-    """No tests, no docs, no runs: short top-level names must not reach an environment by accident."""
+    """No tests, no docs, no runs: short names must not reach an environment by accident. Plans go under share/."""
     top = {name.split("/")[0] for name in wheel.namelist()}
-    (metadata,) = {name for name in top if name.endswith(".dist-info")}
-    assert top - {metadata} == PACKAGES
+    assert top >= PACKAGES
+    assert {Path(name).suffix for name in top - PACKAGES} == {".dist-info", ".data"}
+    plans = {path.name for path in (ROOT / "plans").glob("*.toml")}
+    assert {Path(name).name for name in wheel.namelist() if ".data/data/share/migrafed/plans/" in name} == plans
 
 
 @pytest.mark.slow
