@@ -151,7 +151,7 @@ def _doctor(nouns: _Nouns) -> None:
     doctor = nouns.add_parser(
         "doctor",
         help="check versions, disk, clock and data; each failure names its fix",
-        description="Check this machine, and with --data the data, before a run. It changes nothing and uses no network.",
+        description="Check this machine, and with --data the data, before a run; changes nothing, uses no network.",
         epilog=f"examples:\n  migrafed doctor\n  migrafed doctor --data ../data\n\n{EXIT_CODES}",
         formatter_class=_FORMAT,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 import shlex
 import sys
 import tempfile
@@ -102,12 +103,15 @@ class Terminal:
 
     def finish(self, outcome: Outcome) -> int:
         """Say how it ended, and return the exit code."""
-        if self._json:
-            self._print_json(outcome.payload)
-        else:
-            for line in outcome.above:
-                self._print(self._out, line)
-            self._block(self._out, outcome.title, outcome.facts)
+        try:
+            if self._json:
+                self._print_json(outcome.payload)
+            else:
+                for line in outcome.above:
+                    self._print(self._out, line)
+                self._block(self._out, outcome.title, outcome.facts)
+        except BrokenPipeError:  # the reader, `head` say, has seen enough; what was asked for is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
         return outcome.exit_code
 
     def fail(self, error: BaseException) -> int:

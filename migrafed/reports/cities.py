@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 
 from migrafed.reports.svg import INK, Picture, Sheet, Table
-from migrafed.reports.wording import count_of, day, number
+from migrafed.reports.wording import count_of, day, number, shortened
 from simulations.results import RunResult
 
 _RANKED = 20
@@ -67,7 +67,14 @@ def _slope(axes: Axes, row: pd.Series, floor: int) -> None:
     axes.plot([0, 1], [start, predicted], color=colour, linewidth=1.4, marker="o", markersize=4)
     axes.text(-0.08, start, str(last), ha="right", va="center", fontsize=8, color=INK["muted"])
     move = f"  {_move(rise)}" if rise else ""
-    axes.text(1.08, predicted, f"{predicted}  {row['name']}{move}", va="center", fontsize=8, color=INK["ink"])
+    axes.text(
+        1.08,
+        predicted,
+        f"{predicted}  {shortened(str(row['name']), 22)}{move}",
+        va="center",
+        fontsize=8,
+        color=INK["ink"],
+    )
 
 
 def _move(ranks: int) -> str:
@@ -166,5 +173,5 @@ def _draw_places(axes: Axes, places: pd.DataFrame, inflow: pd.Series) -> None:
         if len(taken) == _LABELS or any(abs(x - a) < 0.16 * wide and abs(y - b) < 0.05 * high for a, b in taken):
             continue
         taken.append((x, y))
-        axes.annotate(names[index], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+        axes.annotate(shortened(names[index], 18), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
                       color=INK["ink"], zorder=4)  # fmt: skip

@@ -10,7 +10,7 @@ from matplotlib.ticker import MultipleLocator
 
 from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, Skill, SkillRow
 from migrafed.reports.svg import INK, Picture, Sheet, Table
-from migrafed.reports.wording import compact, number, percent
+from migrafed.reports.wording import compact, number, percent, shortened
 from simulations.results import RunResult
 
 NOMINAL = 0.9
@@ -35,7 +35,13 @@ def skill_picture(skill: Skill) -> Picture | None:
             axes.plot(spread.mean, position, marker=_MARKERS[row.scope], color=INK[row.colour], markersize=6)
             axes.annotate(number(spread.mean), (spread.mean, position), xytext=(9, 0), textcoords="offset points",
                           va="center", fontsize=8, color=INK["muted"])  # fmt: skip
-            axes.annotate(row.label, (0, position + 0.28), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+            axes.annotate(
+                shortened(row.label, 60),
+                (0, position + 0.28),
+                xycoords=("axes fraction", "data"),
+                va="bottom",
+                fontsize=8,
+            )
         axes.set_yticks([])
         axes.set_ylim(-0.6, len(rows) - 0.2)
         axes.spines["left"].set_visible(False)
@@ -108,10 +114,6 @@ def _unit(skill: Skill) -> str:
     return f"{METRIC_WORDS[skill.primary[1]]}, {SCALE_WORDS[skill.primary[0]]}"
 
 
-def _shortened(label: str, most: int = 44) -> str:
-    return label if len(label) <= most else f"{label[: most - 1]}…"
-
-
 def _of_row(metrics: pd.DataFrame, row: SkillRow) -> pd.Series:
     """Which rows of the metrics belong to one row of the skill table."""
     model = row.label if row.scope == "baseline" else row.label.split(", ")[0]
@@ -147,7 +149,7 @@ def _lines(
             baselines += row.scope == "baseline"
             marker = _MARKERS[row.scope] if row.scope != "baseline" else ""
             axes.plot(curve.index, curve, color=INK[row.colour], linestyle=dashes, marker=marker, markersize=4,
-                      label=_shortened(row.label, 40))  # fmt: skip
+                      label=shortened(row.label, 40))  # fmt: skip
         axes.set_xticks(sorted({int(x) for _, curve in curves for x in curve.index}))
         axes.yaxis.set_major_formatter(compact)
         axes.set_xlabel(across)

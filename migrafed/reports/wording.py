@@ -53,6 +53,11 @@ def short_day(when: pd.Timestamp, *, year: bool = False) -> str:
     return f"{when.day} {_MONTHS[when.month - 1]}{f' {when.year}' if year else ''}"
 
 
+def shortened(text: str, most: int) -> str:
+    """`text` with an ellipsis where it is too long for a drawing; tables show it whole."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def count_of(things: int, noun: str) -> str:
     """A number with its noun: 1 holder, 4 holders."""
     return f"{things:,} {noun}{'' if things == 1 else 's'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -143,22 +143,22 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 RunMaker = Callable[..., Path]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> RunMaker:
-    """Writes a fabricated run folder; `tables` and `facts` may be replaced."""
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> RunMaker:
+    """Writes a fabricated run folder; names, holders, single tables and single facts may be replaced."""
 
     def make(
-        name: str = "run",
         *,
         names: Sequence[str] = CITIES,
         holders: Sequence[str] = ("north", "south"),
+        replaced: Mapping[str, pd.DataFrame] | None = None,
+        folder: Path | None = None,
         **facts: object,
     ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
+        folder = folder or tmp_path_factory.mktemp("run")
         (folder / "plan.lock.toml").write_text('[run]\nname = "fabricated"\ntask = "dhgsil"\n', encoding="utf-8")
         (folder / "model.safetensors").write_bytes(b"no weights in a made-up run")
-        tables = fabricated_tables(names, holders)
+        tables = RunTables(**(vars(fabricated_tables(names, holders)) | dict(replaced or {})))
         write_run(folder, tables, fabricated_facts(tables, holders).model_copy(update=facts))
         return folder
 

@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_run_without_model_is_not_sealed(tmp_path: Path) -> None:
     """`run.json` means finished: it is not written while plan or model are missing."""
-    with pytest.raises(RunFolderError, match="plan.lock.toml"):
+    with pytest.raises(RunFolderError, match=r"plan\.lock\.toml"):
         write_run(tmp_path, small_tables(), small_facts())
     assert not (tmp_path / "run.json").exists()
 
