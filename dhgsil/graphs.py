@@ -60,7 +60,9 @@ def sparse_geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) 
         from torch_geometric.utils import dense_to_sparse, to_torch_csr_tensor
     adjacency = torch.as_tensor(geography_adjacency(distance_km, neighbours=neighbours), dtype=torch.float32)
     edge_index, weight = gcn_norm(*dense_to_sparse(adjacency), len(adjacency), add_self_loops=True)
-    return to_torch_csr_tensor(edge_index, weight, size=(len(adjacency), len(adjacency)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls compressed rows a beta
+        return to_torch_csr_tensor(edge_index, weight, size=(len(adjacency), len(adjacency)))
 
 
 def mobility_operators(mean_flow: np.ndarray, *, largest: int = 20) -> tuple[np.ndarray, np.ndarray]:
