@@ -64,7 +64,10 @@ class HolderAgent:
             session = self._open(request.header.stage, share, request.totals)
             return StatisticsReply(arrays={}, num_examples=session.dataset.num_examples)
         if request.phase not in self.task.phases(self.plan, share):
-            raise ProtocolError(f"stage '{request.header.stage}' has no statistics phase '{request.phase}'")
+            known = ", ".join((*self.task.phases(self.plan, share), READY))
+            raise ProtocolError(
+                f"stage '{request.header.stage}' has no statistics phase '{request.phase}'; it has {known}"
+            )
         arrays = self.task.statistics(request.phase, self._tables, self.plan, share, request.totals)
         return StatisticsReply(arrays=dict(arrays), num_examples=1)
 
@@ -141,7 +144,8 @@ class HolderAgent:
     def _share_of(self, header: Header) -> Share:
         header.check(plan_hash=self._plan_hash)
         if header.stage not in self._shares:
-            raise ProtocolError(f"the plan has no stage '{header.stage}' for holder '{self.name}'")
+            known = ", ".join(f"'{stage}'" for stage in sorted(self._shares))
+            raise ProtocolError(f"the plan has no stage '{header.stage}' for holder '{self.name}'; it takes part in {known}")
         return self._shares[header.stage]
 
 
@@ -154,16 +158,19 @@ def load_weights(
     """Put shared weights and personal parameters into a model; changes nothing unless all names and shapes fit.
 
     Raises:
-        ProtocolError: a shared weight is missing, unknown or has another shape.
+        ProtocolError: a shared weight is missing, unknown, not finite or has another shape.
     """
     parameters = dict(model.named_parameters())
     expected = parameters.keys() - personal
     if shared.keys() != expected:
         odd = sorted(shared.keys() ^ expected)
-        raise ProtocolError(f"weights do not fit the model: unexpected or missing {odd[:3]}")
+        raise ProtocolError(f"weights do not fit the model: unexpected or missing {odd[:3]}; all must run the same plan")
     for name, value in shared.items():
         if tuple(value.shape) != tuple(parameters[name].shape):
-            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model needs {parameters[name].shape}")
+            needed = tuple(parameters[name].shape)
+            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model needs {needed}; send its own weights")
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise ProtocolError(f"weight '{name}' is not made of finite numbers; the sender's training diverged")
     with torch.no_grad():
         for name, value in shared.items():
             parameters[name].copy_(torch.from_numpy(np.array(value)))

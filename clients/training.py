@@ -108,6 +108,8 @@ def train_round(
         objective = loss + proximal_term(parameters, start, proximal_mu) if proximal_mu else loss
         optimizer.zero_grad(set_to_none=True)
         objective.backward()
+        for leaf in parameters.values():
+            leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # unused ones decay all the same
         if training.gradient_clip:
             nn.utils.clip_grad_norm_(parameters.values(), training.gradient_clip)
         for group in optimizer.param_groups:

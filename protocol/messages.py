@@ -70,7 +70,7 @@ class StatisticsReply:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> StatisticsReply:
-        return cls(arrays=_arrays(records), num_examples=int(_number(_metrics(records), WEIGHT)))
+        return cls(arrays=_arrays(records), num_examples=_count(_metrics(records), WEIGHT, least=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,9 @@ class RoundRequest:
         config = _config(records)
         return cls(
             header=_read_header(config),
-            round=int(_number(config, ROUND)),
+            round=_count(config, ROUND, least=1),
             weights=_arrays(records),
-            best_round=int(_number(config, "best-round")),
+            best_round=_count(config, "best-round", least=0),
             proximal_mu=float(_number(config, PROXIMAL_MU)) if PROXIMAL_MU in config else 0.0,
         )
 
@@ -124,7 +124,9 @@ class TrainReply:
     def from_records(cls, records: RecordDict) -> TrainReply:
         metrics = _metrics(records)
         return cls(
-            weights=_arrays(records), num_examples=int(_number(metrics, WEIGHT)), loss=float(_number(metrics, "loss"))
+            weights=_arrays(records),
+            num_examples=_count(metrics, WEIGHT, least=1),
+            loss=float(_number(metrics, "loss")),
         )
 
 
@@ -141,18 +143,24 @@ class EvaluateReply:
     @classmethod
     def from_records(cls, records: RecordDict) -> EvaluateReply:
         metrics = _metrics(records)
-        return cls(num_examples=int(_number(metrics, WEIGHT)), error=float(_number(metrics, "error")))
+        return cls(num_examples=_count(metrics, WEIGHT, least=1), error=float(_number(metrics, "error")))
 
 
 def to_array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Named arrays as a Flower record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
 def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """A Flower record as named arrays; refuses values that are not finite."""
-    arrays = {name: array.numpy() for name, array in record.items()}
-    for name, value in arrays.items():
+    """A Flower record as named arrays; refuses bytes that are no numbers, and values that are not finite."""
+    arrays = {}
+    for name, array in record.items():
+        try:
+            value = arrays[name] = array.numpy()
+        except (ValueError, TypeError, OSError, EOFError):  # what numpy and Flower raise on bytes that are no array
+            raise ProtocolError(f"array '{name}' cannot be read; both sides must run the same protocol version") from None
+        if value.dtype.kind not in "fiu":
+            raise ProtocolError(f"array '{name}' holds {value.dtype}, numbers are needed; the sender must send numbers")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ProtocolError(f"array '{name}' holds values that are not finite; the sender's training diverged")
     return arrays
@@ -192,6 +200,13 @@ def _text(config: ConfigRecord, key: str) -> str:
     if not isinstance(value, str):
         raise ProtocolError(f"message lacks the text '{key}'; both sides must run the same protocol version")
     return value
+
+
+def _count(record: ConfigRecord | MetricRecord, key: str, *, least: int) -> int:
+    value = _number(record, key)
+    if value != int(value) or value < least:
+        raise ProtocolError(f"'{key}' must be a whole number of at least {least}, got {value}; the sender must correct it")
+    return int(value)
 
 
 def _number(record: ConfigRecord | MetricRecord, key: str) -> float | int:

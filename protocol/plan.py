@@ -9,6 +9,7 @@ The sections ``[data]`` and ``[model]`` belong to the task and are checked by th
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import hashlib
 import json
@@ -55,7 +56,6 @@ class TrainingSection(FrozenConfig):
     select: Literal["best", "last"] = Field(default="best", description="the round whose weights are kept")
     patience: int = Field(default=0, ge=0, description="rounds without a better validation error; 0 never stops early")
 
-
     @model_validator(mode="after")
     def _choice_needs_unseen_data(self) -> TrainingSection:
         if self.fit_on == "train+validation" and (self.select == "best" or self.patience):
@@ -100,6 +100,16 @@ class ReportSection(FrozenConfig):
     pairs: int = Field(default=12, ge=1, le=500, description="largest pairs whose forecasts are written and drawn")
     bootstrap_block: int = Field(default=14, ge=1, description="block length in steps")
     break_date: str | None = Field(default=None, description="report errors before and after this day apart")
+
+    @field_validator("break_date")
+    @classmethod
+    def _break_is_a_day(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                dt.date.fromisoformat(text)
+            except ValueError:
+                raise ValueError(f"'{text}' is not a date; write it as YYYY-MM-DD") from None
+        return text
 
 
 class Plan(FrozenConfig):
@@ -172,7 +182,7 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
     target: Any = values
     for section in sections:
         target = target.setdefault(section, {}) if isinstance(target, dict) else None
-    if not sections or not isinstance(target, dict):
+    if not sections or not isinstance(target, dict) or "" in (*sections, last):
         raise PlanError(f"cannot override '{key}': give it as section.key=value")
     try:
         target[last] = tomllib.loads(f"value = {text}")["value"]

@@ -1,11 +1,12 @@
 """The coordinator's journal of a run: one SQLite file from which a killed run continues with the same result.
 
 A round is committed whole or not at all (write-ahead log, synchronous=FULL). Of the weights only those of the last and
-of the best round are kept.
+of the best round are kept. Every value is stored behind its SHA-256, so that a damaged one is refused, not trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from safetensors.numpy import load, save
 
 from protocol.errors import RunFolderError
 
+_DIGEST = hashlib.sha256().digest_size
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS totals (stage TEXT PRIMARY KEY, arrays BLOB NOT NULL) STRICT;
@@ -60,22 +62,35 @@ class Journal:
     """
 
     def __init__(self, path: Path, *, run: str, plan_hash: str) -> None:
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-            with self._transaction():
-                for key, value in {"run": run, "plan_hash": plan_hash}.items():
-                    self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
-            known = dict(self._db.execute("SELECT key, value FROM run"))
+            self._open(run, plan_hash)
         except sqlite3.DatabaseError as error:
-            raise RunFolderError(f"{path} is not a readable journal ({error}); start a new run") from None
+            self._db.close()
+            raise self._unreadable(str(error)) from None
+        except RunFolderError:
+            self._db.close()
+            raise
+
+    def _open(self, run: str, plan_hash: str) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise self._unreadable(found)
+        self._db.executescript(_SCHEMA)
+        with self._transaction():
+            for key, value in {"run": run, "plan_hash": plan_hash}.items():
+                self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
+        known = dict(self._db.execute("SELECT key, value FROM run"))
         if known != {"run": run, "plan_hash": plan_hash}:
             raise RunFolderError(
-                f"{path} belongs to run {known.get('run')} of plan {known.get('plan_hash', '')[:12]}, "
+                f"{self._path} belongs to run {known.get('run')} of plan {known.get('plan_hash', '')[:12]}, "
                 f"not to plan {plan_hash[:12]}; resume with the run's own plan or choose another folder"
             )
+
+    def _unreadable(self, problem: str) -> RunFolderError:
+        return RunFolderError(f"{self._path} is not a readable journal ({problem}); start a new run")
 
     def __enter__(self) -> Journal:
         return self
@@ -90,7 +105,7 @@ class Journal:
     def totals(self, stage: str) -> dict[str, np.ndarray] | None:
         """The sums of a stage's federated statistics, None if they were not completed."""
         row = self._db.execute("SELECT arrays FROM totals WHERE stage = ?", (stage,)).fetchone()
-        return None if row is None else load(row[0])
+        return None if row is None else load(self._opened(row[0]))
 
     def commit_round(
         self,
@@ -114,7 +129,7 @@ class Journal:
                 (stage, record.round, best_round),
             )
             for holder, state in holder_states.items():
-                self._db.execute("INSERT OR REPLACE INTO holder_states VALUES (?, ?, ?)", (stage, holder, state))
+                self._db.execute("INSERT OR REPLACE INTO holder_states VALUES (?, ?, ?)", (stage, holder, _closed(state)))
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """The state after the last committed round of a stage, None if there is none."""
@@ -134,22 +149,30 @@ class Journal:
 
     def holder_states(self, stage: str) -> dict[str, bytes]:
         """Training states of simulated holders after the last committed round, by holder."""
-        return dict(self._db.execute("SELECT holder, state FROM holder_states WHERE stage = ?", (stage,)))
+        rows = self._db.execute("SELECT holder, state FROM holder_states WHERE stage = ?", (stage,))
+        return {holder: self._opened(state) for holder, state in rows}
 
     def save_result(self, stage: str, value: bytes) -> None:
         """Store what a finished stage came to."""
-        self._db.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (stage, value))
+        self._db.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (stage, _closed(value)))
 
     def result(self, stage: str) -> bytes | None:
         """What a finished stage came to, None if it has not finished."""
         row = self._db.execute("SELECT value FROM results WHERE stage = ?", (stage,)).fetchone()
-        return None if row is None else row[0]
+        return None if row is None else self._opened(row[0])
 
     def _weights(self, stage: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         row = self._db.execute(
             "SELECT weights, strategy FROM rounds WHERE stage = ? AND round = ?", (stage, number)
         ).fetchone()
-        return load(row[0]), load(row[1])
+        return load(self._opened(row[0])), load(self._opened(row[1]))
+
+    def _opened(self, blob: bytes) -> bytes:
+        """What `_closed` stored, after comparing it with its digest."""
+        digest, value = blob[:_DIGEST], blob[_DIGEST:]
+        if hashlib.sha256(value).digest() != digest:
+            raise self._unreadable("a stored value differs from its SHA-256")
+        return value
 
     def _transaction(self) -> sqlite3.Connection:
         self._db.execute("BEGIN IMMEDIATE")
@@ -163,4 +186,9 @@ def best_of(records: tuple[RoundRecord, ...]) -> int:
 
 
 def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    return _closed(save({name: np.asarray(value, order="C") for name, value in arrays.items()}))
+
+
+def _closed(value: bytes) -> bytes:
+    """A value behind its SHA-256."""
+    return hashlib.sha256(value).digest() + value

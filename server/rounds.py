@@ -15,13 +15,15 @@ import numpy as np
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from protocol.errors import TrainingError
+from protocol.errors import ProtocolError, TrainingError
 from protocol.messages import (
     READY,
+    EvaluateReply,
     Header,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
+    TrainReply,
     from_array_record,
     to_array_record,
 )
@@ -92,6 +94,7 @@ class Coordinator:
 
         Raises:
             TrainingError: a holder answered with an error or not at all.
+        ProtocolError: a holder answered with something else than was asked.
         """
         totals = self._totals(stage)
         strategy = make_strategy(self._plan.federation, holders=len(list(self._grid.get_node_ids())))
@@ -152,12 +155,16 @@ class Coordinator:
 
         arrays = to_array_record(weights)
         replies = self._send(strategy.configure_train(number, arrays, config(), self._grid))
+        for reply in replies:
+            _check_weights(TrainReply.from_records(reply.content), weights, node=reply.metadata.src_node_id)
         combined, metrics = strategy.aggregate_train(number, replies)
         if combined is None or metrics is None:
             raise TrainingError(f"stage '{stage.name}', round {number}: no holder took part; check the holders' logs")
         error = None
         if self._plan.training.fit_on == "train":
             replies = self._send(strategy.configure_evaluate(number, combined, config(), self._grid))
+            for reply in replies:
+                EvaluateReply.from_records(reply.content)
             measured = strategy.aggregate_evaluate(number, replies)
             error = float(measured["error"])
         trained = {name: np.asarray(value) for name, value in from_array_record(combined).items()}
@@ -202,6 +209,17 @@ def add_up(contributions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         if {name: value.shape for name, value in other.items()} != first:
             raise TrainingError("holders contributed different statistics; all must run the same version and plan")
     return {name: sum((c[name] for c in contributions[1:]), start=contributions[0][name]) for name in first}
+
+
+def _check_weights(reply: TrainReply, sent: Mapping[str, np.ndarray], *, node: int) -> None:
+    """A reply brings exactly the weights it was sent, in the same shapes; a strategy would not notice."""
+    wanted = {name: value.shape for name, value in sent.items()}
+    given = {name: value.shape for name, value in reply.weights.items()}
+    if odd := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):
+        raise ProtocolError(
+            f"holder at node {node} answered with missing, unknown or misshapen weights {odd[:3]}; "
+            "all must run the same version and plan"
+        )
 
 
 def _out_of_patience(records: tuple[RoundRecord, ...], patience: int) -> bool:

@@ -5,6 +5,7 @@ Built once per run from the pooled series; baselines solve the `Problem`, traine
 
 from __future__ import annotations
 
+import difflib
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,11 @@ class Evaluation:
         data = data_section(plan)
         split = split_of(series.times, data)
         m = fit_index(series.counts, data.index, train=split.train).apply(series.counts) * data.scale
+        if m.min() < 0:
+            raise PlanError(
+                f'index = "{data.index}" gives values below 0 outside the training span, margins need flows of at least '
+                '0; choose another index'
+            )
         calendar = calendar_features(
             series.times, series.step, series.provenance.country, training_steps=len(split.train)
         )
@@ -102,8 +108,6 @@ class Evaluation:
 
     def baseline(self, name: str) -> Score:
         """Fit and score one baseline; one that the data cannot support gives an empty score with the reason."""
-        if name not in BASELINES:
-            raise PlanError(f"unknown baseline '{name}'; choose from {', '.join(BASELINES)}")
         started = time.perf_counter()
         try:
             forecast = BASELINES[name]().fit(self.problem).predict(self.test_origins)
@@ -115,6 +119,22 @@ class Evaluation:
     def _origins(self, part: str) -> np.ndarray:
         span = getattr(self.problem.split, part)
         return window_origins(span, input_steps=self.problem.input_steps, horizon=self.problem.horizon)
+
+
+def baseline_names(plan: Plan) -> tuple[str, ...]:
+    """Names of the baselines the plan asks for.
+
+    Raises:
+        PlanError: a name is unknown or there twice.
+    """
+    wanted = tuple(BASELINES) if plan.compare.baselines == "all" else plan.compare.baselines
+    for name in wanted:
+        if name not in BASELINES:
+            near = difflib.get_close_matches(name, BASELINES, n=1, cutoff=0.0)[0]
+            raise PlanError(f"unknown baseline '{name}'; did you mean '{near}'? (known: {', '.join(BASELINES)})")
+    if len(set(wanted)) != len(wanted):
+        raise PlanError("[compare] baselines names one baseline twice; name each once")
+    return wanted
 
 
 def _scoring(plan: Plan, problem: Problem) -> Scoring:

@@ -89,10 +89,16 @@ def _homophily(evaluation: Evaluation) -> dict[str, GraphHomophily]:
     mean = evaluation.problem.m[evaluation.problem.split.train.steps].mean(axis=0)
     away = mean * (1.0 - np.eye(len(mean)))
     report = homophily_report(away, evaluation.problem.distance, np.log1p(away.sum(axis=0)))
-    found = {
-        "geography": GraphHomophily(h=report["geography"]),
-        "mobility out, 20 largest": GraphHomophily(h=report["mobility_out"]),
-        "mobility in, 20 largest": GraphHomophily(h=report["mobility_in"]),
-        "mobility out, all pairs": GraphHomophily(h=report["mobility_out_untruncated"], null=report["strength_null"]),
+    names = {
+        "geography": "geography",
+        "mobility out, 20 largest": "mobility_out",
+        "mobility in, 20 largest": "mobility_in",
+        "mobility out, all pairs": "mobility_out_untruncated",
     }
-    return found
+    null = report["strength_null"]
+    nulls = {"mobility_out_untruncated": null} if null > 0 else {}
+    return {  # h does not exist without edges, or where all regions are equally attractive
+        name: GraphHomophily(h=report[key], null=nulls.get(key))
+        for name, key in names.items()
+        if np.isfinite(report[key])
+    }

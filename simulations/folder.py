@@ -43,10 +43,10 @@ def new_folder(plan: Plan, out: Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"cannot make {folder} ({error.strerror}); choose another --out") from None
-    text = tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
-    write_whole(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     environment = "".join(f"{name}=={version}\n" for name, version in versions().items())
     write_whole(folder / ENVIRONMENT_FILE, lambda path: path.write_text(environment, encoding="utf-8"))
+    text = tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
+    write_whole(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))  # last: now it is a run
     return folder
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
-from dhgsil.baselines.registry import BASELINES
 from dhgsil.intervals import ConformalIntervals
 from dhgsil.series import ODSeries
 from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
@@ -26,7 +25,7 @@ from protocol.errors import PlanError, RunFolderError, RunInterruptedError
 from protocol.plan import Plan, parse_config
 from protocol.tasks import task_named
 from server.journal import Journal
-from simulations.evaluation import Evaluation
+from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
 from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, forecast_all
@@ -93,12 +92,15 @@ def simulate(
     if not isinstance(task, DHGSILTask):
         raise PlanError(f"task '{plan.run.task}' cannot be simulated yet; use 'dhgsil'")
     series = held_rows(load_series(plan, task, data), plan)
+    baseline_names(plan)  # refuses unknown ones
     evaluation = Evaluation.of(plan, series)
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
     started = time.monotonic()
     if series.num_regions <= SMALL:
         torch.set_num_threads(1)
     with locked(folder), _flower_log(folder):
+        if resume is not None:
+            resumed_folder(plan, resume)  # again: until the lock was ours another process may have finished it
         progress.run_opened(folder, tuple(plan.federation.holders))
         for note in evaluation.calendar.notes:
             progress.note(note)
@@ -160,14 +162,13 @@ class Work:
             scores += self._training(training, main)
         scores += self._alone_together()
         tables = run_tables(self.evaluation, main.holders, main.intervals, scores)
-        blob = save({name: np.ascontiguousarray(value) for name, value in main.weights.items()})
+        blob = save({name: np.asarray(value, order="C") for name, value in main.weights.items()})
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
         facts = run_facts(self.evaluation, scores, seconds=time.monotonic() - started, command=command)
         write_run(self.folder, tables, facts)
 
     def _baselines(self) -> Iterator[Score]:
-        wanted = self.plan.compare.baselines
-        names = list(BASELINES) if wanted == "all" else list(wanted)
+        names = baseline_names(self.plan)
         self.progress.stage_started("baselines", len(names))
         for done, name in enumerate(names, start=1):
             key = f"baseline, {name}"

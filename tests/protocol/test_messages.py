@@ -1,0 +1,144 @@
+"""Messages survive the way through Flower records, and nothing malformed gets past the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from protocol.errors import ProtocolError
+from protocol.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    EvaluateReply,
+    Header,
+    RoundRequest,
+    StatisticsReply,
+    StatisticsRequest,
+    TrainReply,
+)
+
+HEADER = Header(run="tiny-s0", plan_hash="a" * 64, stage="pooled")
+WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, dtype=np.float32)}
+MESSAGES: list[Any] = [
+    StatisticsRequest(header=HEADER, phase="margins", totals={"totals": np.arange(3.0)}),
+    StatisticsReply(arrays={"gram": np.eye(2)}, num_examples=4),
+    RoundRequest(header=HEADER, round=3, weights=WEIGHTS, best_round=2, proximal_mu=0.5),
+    TrainReply(weights=WEIGHTS, num_examples=4, loss=0.25),
+    EvaluateReply(num_examples=4, error=0.25),
+]
+OPTIONAL = {"proximal-mu"}
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
+finite = hnp.arrays(
+    st.sampled_from([np.float32, np.float64, np.int64]),
+    hnp.array_shapes(min_dims=0, max_dims=3, max_side=3),
+    elements=st.integers(-9, 9),
+)
+
+
+def fields_of(message: Any) -> dict[str, Any]:
+    return {
+        name: {key: (array.dtype, array.tolist()) for key, array in value.items()} if isinstance(value, dict) else value
+        for name, value in vars(message).items()
+    }
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_message_comes_back_as_it_was(message: Any) -> None:
+    assert fields_of(type(message).from_records(message.to_records())) == fields_of(message)
+
+
+@given(weights=st.dictionaries(names, finite, max_size=3), number=st.integers(1, 2**31))
+def test_any_weights_come_back(weights: dict[str, np.ndarray], number: int) -> None:
+    """Names, shapes, kinds and values survive, empty and 0-d arrays included."""
+    sent = RoundRequest(header=HEADER, round=number, weights=weights)
+    assert fields_of(RoundRequest.from_records(sent.to_records())) == fields_of(sent)
+
+
+@given(message=st.sampled_from(MESSAGES), data=st.data())
+def test_missing_or_wrong_content_is_refused(message: Any, data: st.DataObject) -> None:
+    """Whatever record or value is taken away or replaced by another kind, the message is not accepted."""
+    records = message.to_records()
+    name = data.draw(st.sampled_from(sorted(records.keys())))
+    others = [ArrayRecord(), ConfigRecord(), MetricRecord()]
+    record = records[name]
+    keys = [] if isinstance(record, ArrayRecord) else sorted(set(record) - OPTIONAL)
+    if keys and data.draw(st.booleans()):
+        key = data.draw(st.sampled_from(keys))
+        if data.draw(st.booleans()):
+            del record[key]
+        else:
+            wrong: list[Any] = [float("nan"), float("inf"), -1.5]
+            wrong += [b"bytes", True, [1, 2]] if isinstance(record, ConfigRecord) else [[0.5, 1.0]]
+            wrong = [value for value in wrong if key not in ("error", "loss") or value != -1.5]
+            record[key] = data.draw(st.sampled_from(wrong))
+    elif data.draw(st.booleans()):
+        del records[name]
+    else:
+        records[name] = data.draw(st.sampled_from([other for other in others if type(other) is not type(record)]))
+    with pytest.raises(ProtocolError, match="; "):
+        type(message).from_records(records)
+
+
+@given(
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+    place=st.integers(0, 5),
+    kind=st.sampled_from([np.float32, np.float64]),
+)
+def test_values_that_are_not_finite_are_refused(bad: float, place: int, kind: type) -> None:
+    values = np.zeros(6, dtype=kind)
+    values[place] = bad
+    with pytest.raises(ProtocolError, match="not finite"):
+        TrainReply.from_records(TrainReply(weights={"w": values}, num_examples=1, loss=0.0).to_records())
+
+
+@pytest.mark.parametrize("weight", [0, -3, 1.5])
+def test_public_weight_is_a_positive_whole_number(weight: float) -> None:
+    """A holder cannot vanish from an average, or enter it with the wrong sign."""
+    records = EvaluateReply(num_examples=1, error=0.1).to_records()
+    records[METRICS]["num-examples"] = weight
+    with pytest.raises(ProtocolError, match="num-examples"):
+        EvaluateReply.from_records(records)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=b"no array"),
+        Array(dtype="float32", shape=(2,), stype="unheard of", data=b""),
+        Array(np.array(["text"])),
+        Array(np.array([1 + 2j])),
+    ],
+    ids=["bytes", "kind", "text", "complex"],
+)
+def test_arrays_that_are_no_numbers_are_refused(array: Array) -> None:
+    records = TrainReply(weights={}, num_examples=1, loss=0.0).to_records()
+    records[ARRAYS] = ArrayRecord({"w": array})
+    with pytest.raises(ProtocolError, match="'w'"):
+        TrainReply.from_records(records)
+
+
+def test_empty_message_is_refused() -> None:
+    for message in MESSAGES:
+        with pytest.raises(ProtocolError, match="same protocol version"):
+            type(message).from_records(RecordDict())
+
+
+def test_message_of_another_plan_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="approve the new plan first"):
+        HEADER.check(plan_hash="b" * 64)
+    HEADER.check(plan_hash="a" * 64)
+
+
+def test_record_names_are_the_ones_flower_uses() -> None:
+    """The strategies find the weights, the round and FedProx's mu under these names."""
+    records = MESSAGES[2].to_records()
+    assert set(records.keys()) == {ARRAYS, CONFIG} == {"arrays", "config"}
+    assert records[CONFIG]["server-round"] == 3
+    assert records[CONFIG]["proximal-mu"] == 0.5

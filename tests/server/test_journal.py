@@ -1,0 +1,150 @@
+"""A round is in the journal whole or not at all, and nothing but this run's own journal is continued."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocol.errors import RunFolderError
+from server.journal import Journal, RoundRecord, best_of
+
+RUN, PLAN = "tiny-s0", "a" * 64
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with Journal(path, run=RUN, plan_hash=PLAN) as opened:
+        yield opened
+
+
+def commit(journal: Journal, number: int, error: float | None, *, best: int, stage: str = "pooled") -> None:
+    journal.commit_round(
+        stage,
+        RoundRecord(round=number, loss=1.0 / number, error=error),
+        best_round=best,
+        weights={"w": np.full(3, number, dtype=np.float32)},
+        strategy={"first:w": np.full(3, -number, dtype=np.float32)},
+        holder_states={"north": bytes([number])},
+    )
+
+
+def test_checkpoint_has_last_and_best_round(journal: Journal) -> None:
+    for number, error in enumerate((0.5, 0.2, 0.3), start=1):
+        commit(journal, number, error, best=min(number, 2))
+    found = journal.checkpoint("pooled")
+    assert found is not None
+    assert [record.error for record in found.records] == [0.5, 0.2, 0.3]
+    assert found.best_round == 2
+    assert found.weights["w"].tolist() == [3, 3, 3]
+    assert found.best_weights["w"].tolist() == [2, 2, 2]
+    assert found.strategy["first:w"].tolist() == [-3, -3, -3]
+    assert journal.holder_states("pooled") == {"north": b"\x03"}
+
+
+def test_without_validation_the_last_round_counts(journal: Journal) -> None:
+    for number in (1, 2):
+        commit(journal, number, None, best=0)
+    found = journal.checkpoint("pooled")
+    assert found is not None
+    assert found.best_round == 0
+    assert found.best_weights["w"].tolist() == [2, 2, 2]
+
+
+def test_old_weights_are_dropped(journal: Journal, path: Path) -> None:
+    """The journal of a long run does not grow with its rounds, but for a line each."""
+    for number in range(1, 6):
+        commit(journal, number, 1.0 - number / 10, best=number)
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT round FROM rounds WHERE weights IS NOT NULL").fetchall() == [(5,)]
+    db.close()
+
+
+def test_stages_are_apart(journal: Journal) -> None:
+    commit(journal, 1, 0.5, best=1)
+    assert journal.checkpoint("federated, weights") is None
+    assert journal.totals("pooled") is None
+    assert journal.result("pooled") is None
+
+
+def test_cut_inside_a_round_leaves_the_round_before(journal: Journal) -> None:
+    """Weights, strategy and the holders' states of a round belong together."""
+    commit(journal, 1, 0.5, best=1)
+
+    class Torn(dict[str, bytes]):
+        def items(self):  # type: ignore[no-untyped-def]
+            yield "north", b"\x09"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        journal.commit_round(
+            "pooled", RoundRecord(round=2, loss=0.1, error=0.1), best_round=2, weights={"w": np.zeros(3, np.float32)},
+            strategy={}, holder_states=Torn(),
+        )  # fmt: skip
+    found = journal.checkpoint("pooled")
+    assert found is not None
+    assert len(found.records) == 1
+    assert found.weights["w"].tolist() == [1, 1, 1]
+    assert journal.holder_states("pooled") == {"north": b"\x01"}
+    commit(journal, 2, 0.4, best=2)
+
+
+def test_arrays_come_back_as_they_were(journal: Journal, path: Path) -> None:
+    totals = {"gram": np.arange(6.0).reshape(2, 3).T, "cells": np.array(7)}
+    journal.save_totals("pooled", totals)
+    journal.save_result("pooled", b"score")
+    with Journal(path, run=RUN, plan_hash=PLAN) as again:
+        found = again.totals("pooled")
+        assert found is not None
+        assert found.keys() == totals.keys()
+        assert all(np.array_equal(found[name], totals[name]) for name in totals)
+        assert again.result("pooled") == b"score"
+
+
+@pytest.mark.parametrize("other", [{"run": "other-s0"}, {"plan_hash": "b" * 64}])
+def test_journal_of_another_run_is_refused(journal: Journal, path: Path, other: dict[str, str]) -> None:
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError, match="resume with the run's own plan"):
+        Journal(path, **({"run": RUN, "plan_hash": PLAN} | other))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough to be read as one" * 40])
+def test_file_that_is_no_journal_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="not a readable journal"):
+        Journal(path, run=RUN, plan_hash=PLAN)
+    assert path.read_bytes() == content
+
+
+def test_torn_journal_is_refused(path: Path) -> None:
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal:
+        journal.save_result("pooled", bytes(20_000))
+    path.write_bytes(path.read_bytes()[:8_192])
+    with pytest.raises(RunFolderError, match="not a readable journal"):
+        Journal(path, run=RUN, plan_hash=PLAN)
+
+
+def test_changed_value_is_refused(path: Path) -> None:
+    """One flipped bit in stored weights is found before anybody trains on them."""
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal:
+        journal.save_result("pooled", b"the score of pooled training")
+    whole = path.read_bytes()
+    assert whole.count(b"pooled training") == 1
+    path.write_bytes(whole.replace(b"pooled training", b"pooled trainiog"))
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal, pytest.raises(RunFolderError, match="SHA-256"):
+        journal.result("pooled")
+
+
+def test_best_round_is_the_first_of_equals() -> None:
+    records = tuple(RoundRecord(round=n, loss=0.0, error=e) for n, e in ((1, 0.3), (2, 0.1), (3, 0.1)))
+    assert best_of(records) == 2
+    assert best_of(()) == 0
