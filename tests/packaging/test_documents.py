@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"(?:^\$ |`)(?:\.venv/bin/)?((?:make|migrafed) [^#`\n]+)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^\$ |`)((?:make|migrafed) [^#`\n]+)", re.MULTILINE)
 
 
 def commands(program: str) -> list[str]:
@@ -43,6 +43,35 @@ def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith(("http://", "https://"))]
     assert not [link for link in local if not (path.parent / link).exists()]
+
+
+def tour() -> list[str]:
+    """The `migrafed` commands of the README's tour, in order."""
+    block = README.split("## A tour", 1)[1].split("```console", 1)[1].split("```", 1)[0]
+    lines = [line.removeprefix("$ ").split("  #")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line.startswith("migrafed ")]
+
+
+@pytest.mark.slow
+def test_the_tour_of_the_readme_runs(tmp_path: Path) -> None:
+    """Every command of the tour, as printed, one after the other in an empty folder: each ends well and says so."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    assert len(tour()) >= 4
+    for command in tour():
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": programs},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "SUCCESS" in done.stdout + done.stderr, command
+    assert (tmp_path / "runs" / "first" / "report.html").is_file()
+    assert (tmp_path / "runs" / "second" / "report.html").is_file()
 
 
 def test_python_in_the_readme_runs() -> None:
