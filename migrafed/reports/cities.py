@@ -16,6 +16,7 @@ from simulations.results import RunResult
 _RANKED = 20
 _ARCS = 120
 _LABELS = 12
+_LETTERS = 20
 _BEND = 0.18  # height of an arc over its chord
 
 
@@ -94,7 +95,8 @@ def flow_picture(run: RunResult) -> Picture | None:
     inflow = mean.groupby("dest")["count"].sum()
     wide, high = np.ptp(places["x"]) or 1.0, np.ptp(places["y"]) or 1.0
     height = float(np.clip(5.2 * high / wide, 2.6, 5.6))
-    span = f"{day(flows['time'].min())} to {day(flows['time'].max())}"
+    first_day, last_day = day(flows["time"].min()), day(flows["time"].max())
+    span = first_day if first_day == last_day else f"{first_day} to {last_day}"
     title = "Largest flows between regions"
     with Sheet("fig-flows", 5.2, height) as sheet:
         (axes,) = sheet.axes()
@@ -165,13 +167,17 @@ def _draw_places(axes: Axes, places: pd.DataFrame, inflow: pd.Series) -> None:
     axes.scatter(
         places["x"], places["y"], s=areas, color=INK["alone"], edgecolors=INK["paper"], linewidths=0.6, zorder=3
     )
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     wide, high = float(np.ptp(places["x"])) or 1.0, float(np.ptp(places["y"])) or 1.0
     points, names = places[["x", "y"]].to_numpy(dtype=float), list(places["name"])
     for index in np.argsort(-strength.to_numpy(dtype=float), kind="stable"):
         x, y = float(points[index, 0]), float(points[index, 1])
-        if len(taken) == _LABELS or any(abs(x - a) < 0.16 * wide and abs(y - b) < 0.05 * high for a, b in taken):
+        length = wide * (
+            0.04 + 0.0145 * min(len(names[index]), _LETTERS)
+        )  # how far a label of this many letters reaches
+        clash = (x < b and a < x + length and abs(y - c) < 0.06 * high for a, b, c in taken)
+        if len(taken) == _LABELS or any(clash):
             continue
-        taken.append((x, y))
-        axes.annotate(shortened(names[index], 18), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+        taken.append((x, x + length, y))
+        axes.annotate(shortened(names[index], _LETTERS), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
                       color=INK["ink"], zorder=4)  # fmt: skip

@@ -8,51 +8,60 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, Skill, SkillRow
+from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, Skill, SkillRow, Spread
 from migrafed.reports.svg import INK, Picture, Sheet, Table
 from migrafed.reports.wording import compact, number, percent, shortened
 from simulations.results import RunResult
 
 NOMINAL = 0.9
+_BASELINES_SHOWN = 8
+_WORST_SHOWN = 1.4  # times the best error
 _MARKERS = {"federated": "o", "pooled": "s", "alone": "^", "baseline": "D"}
 
 
 def skill_picture(skill: Skill) -> Picture | None:
-    """Every comparable model on one axis, best on top."""
+    """The comparable models on one axis, best on top; of many baselines only the best."""
     rows = [row for row in skill.rows if row.comparable and math.isfinite(skill.primary_of(row))]
     if not rows:
         return None
-    rows.sort(key=skill.primary_of, reverse=True)
-    title, unit = "Error of every model", _unit(skill)
-    with Sheet("fig-skill", 5.0, 0.6 + 0.36 * len(rows)) as sheet:
+    rows.sort(key=skill.primary_of)
+    baselines = [row for row in rows if row.scope == "baseline"]
+    shown = [row for row in rows if row.scope != "baseline" or row in baselines[:_BASELINES_SHOWN]]
+    title, unit, edge = "Error of every model", _unit(skill), _WORST_SHOWN * skill.primary_of(rows[0])
+    with Sheet("fig-skill", 5.0, 0.6 + 0.34 * len(shown)) as sheet:
         (axes,) = sheet.axes()
-        for position, row in enumerate(rows):
-            spread = row.errors[skill.primary]
-            if not math.isnan(spread.sd):
-                ends = [spread.mean - spread.sd, spread.mean + spread.sd]
-                axes.plot(ends, [position] * 2, color=INK[row.colour], linewidth=2.4, alpha=0.45)
-            axes.axhline(position, color=INK["grid"], linewidth=0.7)
-            axes.plot(spread.mean, position, marker=_MARKERS[row.scope], color=INK[row.colour], markersize=6)
-            axes.annotate(number(spread.mean), (spread.mean, position), xytext=(9, 0), textcoords="offset points",
-                          va="center", fontsize=8, color=INK["muted"])  # fmt: skip
-            axes.annotate(
-                shortened(row.label, 60),
-                (0, position + 0.28),
-                xycoords=("axes fraction", "data"),
-                va="bottom",
-                fontsize=8,
-            )
+        for position, row in enumerate(reversed(shown)):
+            _dot(axes, position, row, row.errors[skill.primary], edge)
         axes.set_yticks([])
-        axes.set_ylim(-0.6, len(rows) - 0.2)
+        axes.set_ylim(-0.6, len(shown) - 0.2)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(compact)
         axes.set_xlabel(f"{unit}; smaller is better; the axis does not start at 0")
-        description = f"Dot plot of {unit} of {len(rows)} models. Best: {rows[-1].label}. Worst: {rows[0].label}."
+        description = f"Dot plot of {unit} of {len(shown)} models. Best: {rows[0].label}. Worst: {shown[-1].label}."
         svg = sheet.svg(title, description)
-    table = Table(("Model", unit), tuple((row.label, str(row.errors[skill.primary])) for row in reversed(rows)))
-    caption = f"{unit} over all horizons and all pairs. Bars are one standard deviation over seeds, where several ran."
+    table = Table(("Model", unit), tuple((row.label, str(row.errors[skill.primary])) for row in rows))
+    caption = f"{unit} over all horizons and all pairs; bars are one standard deviation over seeds, where several ran."
+    if len(shown) < len(rows):
+        caption += f" The best {_BASELINES_SHOWN} of {len(baselines)} baselines are drawn, all are in the table."
+    if any(skill.primary_of(row) > edge for row in shown):
+        caption += " A triangle at the right edge stands for an error beyond it."
     return Picture("fig-skill", title, caption, svg, table)
+
+
+def _dot(axes: Axes, position: int, row: SkillRow, spread: Spread, edge: float) -> None:
+    """One row: the name above, the error with its spread below; at the edge when it is too large to show."""
+    colour, beyond = INK[row.colour], spread.mean > edge
+    axes.axhline(position, color=INK["grid"], linewidth=0.7)
+    if not math.isnan(spread.sd) and not beyond:
+        ends = [spread.mean - spread.sd, spread.mean + spread.sd]
+        axes.plot(ends, [position] * 2, color=colour, linewidth=2.4, alpha=0.45)
+    place = min(spread.mean, edge)
+    axes.plot(place, position, marker=">" if beyond else _MARKERS[row.scope], color=colour, markersize=6)
+    axes.annotate(number(spread.mean), (place, position), xytext=(9, 0), textcoords="offset points", va="center",
+                  fontsize=8, color=INK["muted"])  # fmt: skip
+    name = shortened(row.label, 60)
+    axes.annotate(name, (0, position + 0.26), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
 
 
 def horizon_picture(run: RunResult, skill: Skill) -> Picture | None:
@@ -85,8 +94,9 @@ def coverage_picture(run: RunResult, skill: Skill) -> Picture | None:
         (axes,) = sheet.axes()
         axes.axhline(NOMINAL, color=INK["muted"], linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(steps.index, steps, color=INK[main.colour], marker="o", markersize=4.5)
-        axes.annotate("promised: 90 %", (float(steps.index[0]), NOMINAL), xytext=(0, 5), textcoords="offset points",
-                      fontsize=8, color=INK["muted"])  # fmt: skip
+        below = float(steps.mean()) >= NOMINAL  # the words keep clear of the curve
+        axes.annotate("promised: 90 %", (float(steps.index[0]), NOMINAL), xytext=(0, -11 if below else 5),
+                      textcoords="offset points", fontsize=8, color=INK["muted"])  # fmt: skip
         floor = math.floor(20 * min(0.8, float(steps.min()) - 0.01)) / 20
         axes.set_ylim(floor, 1.0)
         axes.yaxis.set_major_locator(MultipleLocator(0.05 if floor > 0.6 else 0.2))

@@ -76,6 +76,7 @@ class Skill:
         written, and choosing the better one afterwards would flatter), else pooled.
         """
         shared = [row for row in self.rows if row.scope == "federated" and row.share == self.share]
+        shared = [row for row in shared if row.errors.get(self.primary)]
         return shared[0] if shared else self.best("federated") or self.best("pooled")
 
 
@@ -143,9 +144,15 @@ def headline_of(run: RunResult, skill: Skill) -> Headline:
     scale, metric = skill.primary
     detail = (
         f"{METRIC_WORDS[metric]} on {SCALE_WORDS[scale]}, all horizons: {number(a)} for {main.label}, {number(b)} for "
-        f"{rival.label} ({percent((a - b) / b) if b else 'no relative difference'}). {_interval(comparison)}"
+        f"{rival.label} ({_relative(a, b)}). {_interval(comparison)}"
     )
     return Headline(*_verdict(comparison, main, rival), detail)
+
+
+def _relative(a: float, b: float) -> str:
+    if b == 0:
+        return "no relative difference"
+    return f"{'+' if a > b else ''}{percent(a / b - 1)}"
 
 
 def _verdict(comparison: Comparison | None, main: SkillRow, rival: SkillRow) -> tuple[str, str]:
@@ -163,8 +170,9 @@ def _interval(comparison: Comparison | None) -> str:
     if comparison is None:
         return "No interval of the difference was computed, so none is claimed."
     return (
-        f"Difference {signed(comparison.difference)}, {percent(comparison.level, decimals=0)} interval "
-        f"{signed(comparison.lo)} to {signed(comparison.hi)} (paired block bootstrap over the test period)."
+        f"Difference {signed(comparison.difference, digits=3)}, {percent(comparison.level, decimals=0)} interval "
+        f"{signed(comparison.lo, digits=3)} to {signed(comparison.hi, digits=3)} "
+        "(paired block bootstrap over the test period)."
     )
 
 
