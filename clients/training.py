@@ -70,7 +70,7 @@ def keep_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torc
 
 def proximal_term(parameters: Mapping[str, torch.Tensor], start: Tensors, mu: float) -> torch.Tensor:
     """FedProx penalty mu/2 * sum ||w - w_start||^2 over shared parameters (Li et al. 2020, arXiv:1812.06127)."""
-    return mu / 2 * sum(((parameters[name] - value) ** 2).sum() for name, value in start.items())
+    return mu / 2 * torch.stack([((parameters[name] - value) ** 2).sum() for name, value in start.items()]).sum()
 
 
 def train_round(

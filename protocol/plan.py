@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from protocol.errors import PlanError
+from protocol.tasks import task_named
 
 Share = Literal["weights", "weights+margins"]
 
@@ -166,8 +167,6 @@ def load_plan(path: Path, *, overrides: Mapping[str, str] | None = None, seed: i
 
 def parse_plan(values: Mapping[str, Any], *, where: str = "plan") -> Plan:
     """Check a plan given as nested mappings; the task fills in and checks ``data`` and ``model``."""
-    from protocol.tasks import task_named  # the registry checks the sections that belong to the task
-
     plan = parse_config(Plan, values, where=where)
     task = task_named(plan.run.task)
     data = parse_config(task.data_config, plan.data, where=f"{where} [data]")

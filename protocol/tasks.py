@@ -42,15 +42,15 @@ class Dataset(Protocol):
         """Equal keys mean equal tensor shapes: such holders can be trained in one vectorised call."""
         ...
 
-    def examples(self, split: str) -> np.ndarray:
+    def examples(self, split: str, /) -> np.ndarray:
         """Example numbers (int64) of ``train``, ``validation``, ``train+validation`` or ``test``, in time order."""
         ...
 
-    def batch(self, examples: np.ndarray) -> dict[str, torch.Tensor]:
+    def batch(self, examples: np.ndarray, /) -> dict[str, torch.Tensor]:
         """Tensors of the given examples; every tensor has the examples as its leading dimension."""
         ...
 
-    def training_batch(self, examples: np.ndarray, *, draw: int) -> dict[str, torch.Tensor]:
+    def training_batch(self, examples: np.ndarray, /, *, draw: int) -> dict[str, torch.Tensor]:
         """`batch` with what is random in training (dropout masks), drawn from the plan's seed and the number `draw`."""
         ...
 
@@ -61,11 +61,25 @@ class Task(Protocol):
     Shapes: `loss` returns one value per example, (B,).
     """
 
-    name: str
-    unit: str
-    """What one example is, in words: the unit a window-level mechanism would protect."""
-    data_config: type[BaseModel]
-    model_config: type[BaseModel]
+    @property
+    def name(self) -> str:
+        """Name in plans and in the registry."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What one example is, in words: the unit a window-level mechanism would protect."""
+        ...
+
+    @property
+    def data_config(self) -> type[BaseModel]:
+        """What the plan's ``[data]`` must look like."""
+        ...
+
+    @property
+    def model_config(self) -> type[BaseModel]:
+        """What the plan's ``[model]`` must look like."""
+        ...
 
     def load(self, plan: Plan, folder: Path | None) -> Any:
         """Read and check the tables that the plan names, all holders together (simulation) or one holder's."""

@@ -161,6 +161,10 @@ class Journal:
         row = self._db.execute("SELECT value FROM results WHERE stage = ?", (stage,)).fetchone()
         return None if row is None else self._opened(row[0])
 
+    def results(self) -> dict[str, bytes]:
+        """What every finished stage came to, by name."""
+        return dict(self._db.execute("SELECT stage, value FROM results ORDER BY stage"))
+
     def _weights(self, stage: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         row = self._db.execute(
             "SELECT weights, strategy FROM rounds WHERE stage = ? AND round = ?", (stage, number)

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from dhgsil.intervals import ConformalIntervals
 from dhgsil.series import ODSeries
 from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
-from protocol.errors import PlanError, RunFolderError, RunInterruptedError
+from protocol.errors import PlanError, RunFolderError, RunInterruptedError, TrainingError
 from protocol.plan import Plan, parse_config
 from protocol.tasks import task_named
 from server.journal import Journal
@@ -161,6 +161,8 @@ class Work:
         for training in trainings(self.plan, self.series):
             scores += self._training(training, main)
         scores += self._alone_together()
+        if main.intervals is None:
+            raise TrainingError("the main model has no intervals: no training of the plan's shares was carried out")
         tables = run_tables(self.evaluation, main.holders, main.intervals, scores)
         blob = save({name: np.asarray(value, order="C") for name, value in main.weights.items()})
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
@@ -206,25 +208,30 @@ class Work:
         rows = None
         if training.scope == "alone":
             rows = holders[0].dataset.rows
-            self.journal.save_result(_forecast_key(training.stage.name), save({"rows": np.ascontiguousarray(forecast[:, :, rows])}))
+            self.journal.save_result(
+                _forecast_key(training.stage.name), save({"rows": np.ascontiguousarray(forecast[:, :, rows])})
+            )
         intervals = main.intervals if main is not None else None
         return self.evaluation.score(forecast, labels, seconds=seconds, rows=rows, intervals=intervals)
 
     def _alone_together(self) -> list[Score]:
         """Every holder's own forecast of its own rows, put together: comparable with the other scopes."""
-        if not self.plan.compare.alone:
-            return []
+        return [self._once("alone", self._alone_score)] if self.plan.compare.alone else []
+
+    def _alone_score(self) -> Score:
         whole = np.full_like(self.evaluation.test_truth, np.nan)
         seconds = 0.0
         for training in trainings(self.plan, self.series):
-            if training.scope == "alone":
-                stored, score = (self.journal.result(k) for k in (_forecast_key(training.stage.name), training.stage.name))
-                if stored is None or score is None:
-                    raise RunFolderError(f"the journal lacks the forecast of '{training.stage.name}'; start a new run")
-                rows = np.sort(self.series.regions.positions(training.regions[training.holder]))
-                whole[:, :, rows] = load(stored)["rows"]
-                seconds += Score.from_bytes(score).seconds
-        return [self.evaluation.score(whole, {"model": MODEL, "scope": "alone"}, seconds=seconds)]
+            name = training.stage.name
+            if training.scope != "alone":
+                continue
+            stored, score = self.journal.result(_forecast_key(name)), self.journal.result(name)
+            if stored is None or score is None:
+                raise RunFolderError(f"the journal lacks the forecast of '{name}'; start a new run")
+            rows = np.sort(self.series.regions.positions(training.regions[training.holder]))
+            whole[:, :, rows] = load(stored)["rows"]
+            seconds += Score.from_bytes(score).seconds
+        return self.evaluation.score(whole, {"model": MODEL, "scope": "alone"}, seconds=seconds)
 
     def _once(self, key: str, make: Callable[[], Score]) -> Score:
         """The score of a piece, from the journal or made now."""
