@@ -19,7 +19,7 @@ from dhgsil.graphs import mobility_operators, relabelled
 from dhgsil.index import to_model_space
 from dhgsil.margins import Margins, normalised_entropy
 from dhgsil.model import graph_order
-from dhgsil.model_config import DataConfig, ModelConfig, ModelSpec
+from dhgsil.model_config import CYCLE, DataConfig, ModelConfig, ModelSpec
 from dhgsil.series import ODSeries, Step
 from dhgsil.steps import next_step
 from dhgsil.variables import measured_variables, rank_labels
@@ -62,7 +62,7 @@ class WindowDataset:
         self._labels = torch.as_tensor(labels, dtype=torch.float32)  # (T, 4, N)
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         self._order = graph_order(model, self.num_regions).numpy() if model.graph == "random" else None
-        self._train_mean = self.y[split.train.steps].mean(dim=0)  # (R, N)
+        self._train_means = _training_means(self.y, split.train)
         self.weight = torch.ones(len(self.rows), self.num_regions)
         if data.cells == "off_diagonal":
             self.weight[np.arange(len(self.rows)), self.rows] = 0.0
@@ -116,11 +116,9 @@ class WindowDataset:
             "pair_weight": self.weight.expand(len(t), -1, -1),
         }
         if self.model.pair_features:
-            known = {
-                "reverse": torch.stack([r for _, _, r in views]),
-                "train_mean": self._train_mean.expand(len(t), -1, -1),
-            }
-            batch["pair_features"] = torch.stack([known[name] for name in self.model.pair_features], dim=1)
+            known = {name: mean.expand(len(t), -1, -1, -1) for name, mean in self._train_means.items()}
+            known["reverse"] = torch.stack([reverse for _, _, reverse in views])[:, None]
+            batch["pair_features"] = torch.cat([known[name] for name in self.model.pair_features], dim=1)
         return batch
 
     def _stacked_nodes(self, past: Tensor) -> Tensor:
@@ -160,6 +158,17 @@ def _standardised(features: np.ndarray, train: Span) -> np.ndarray:
     seen = features[train.steps]
     spread = seen.std(axis=(0, 1))
     return (features - seen.mean(axis=(0, 1))) / np.where(spread > 0, spread, 1.0)
+
+
+def _training_means(y: Tensor, train: Span) -> dict[str, Tensor]:
+    """Mean of each pair over the training span (1, R, N), and on each step of a cycle of seven, less the mean (7, R, N)."""
+    seen = y[train.steps]
+    mean = seen.mean(dim=0, keepdim=True)
+    if len(seen) < CYCLE:
+        return {"train_mean": mean, "train_cycle": torch.zeros(CYCLE, *mean.shape[1:])}
+    phase = torch.arange(train.start, train.stop) % CYCLE
+    cycle = torch.stack([seen[phase == k].mean(dim=0) for k in range(CYCLE)])
+    return {"train_mean": mean, "train_cycle": cycle - mean}
 
 
 def _with_future(times: np.ndarray, step: Step, horizon: int) -> np.ndarray:

@@ -45,8 +45,8 @@ def start_from_least_squares(model: DHGSIL, coefficients: np.ndarray) -> None:
 
     Shapes: coefficients (L+1, H)
     """
-    lags = torch.as_tensor(coefficients[:-1].T, dtype=torch.float32)  # (H, L)
+    lags = torch.as_tensor(coefficients[:-1].T)  # (H, L)
     with torch.no_grad():
         model.temporal.level_weights.zero_()
         model.temporal.autoregression_map.copy_(torch.cat([lags, lags.sum(dim=1, keepdim=True) - 1], dim=1))
-        model.temporal.autoregression_bias.copy_(torch.as_tensor(coefficients[-1:].T, dtype=torch.float32))
+        model.temporal.autoregression_bias.copy_(torch.as_tensor(coefficients[-1:].T))

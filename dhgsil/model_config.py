@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dhgsil.graphs import geography_operator
 
 VariableName = Literal["attraction", "outflow", "retention", "diversity"]
-PairFeature = Literal["reverse", "train_mean"]
+PairFeature = Literal["reverse", "train_mean", "train_cycle"]
 """Extra inputs of the pair context: `reverse`, the mean opposite flow of the latest coarse blocks (shared margins, so a
-holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span."""
+holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span; `train_cycle`,
+the pair's mean on each of the seven weekdays of the training span, less its mean (daily steps; seven inputs)."""
+CYCLE = 7
 VARIABLES: tuple[VariableName, ...] = ("attraction", "outflow", "retention", "diversity")
 
 
@@ -70,6 +72,11 @@ class ModelConfig(BaseModel):
     contrastive_variables: tuple[VariableName, ...] = VARIABLES
     temperature: float = Field(default=0.2, gt=0)
     huber: float | None = Field(default=None, gt=0)
+
+    @property
+    def num_pair_features(self) -> int:
+        """Inputs of the pair context that come from `pair_features`."""
+        return sum(CYCLE if name == "train_cycle" else 1 for name in self.pair_features)
 
 
 @dataclass(frozen=True, eq=False)

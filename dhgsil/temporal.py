@@ -50,7 +50,7 @@ class PairContext(nn.Module):
         self.from_origin = nn.Linear(channels, hidden)
         self.from_destination = _matrix(hidden, channels)
         self.from_product = _matrix(hidden, channels)
-        narrow = 2 + len(config.pair_features) + (config.pair_channels if config.pair == "embedding" else 0)
+        narrow = 2 + config.num_pair_features + (config.pair_channels if config.pair == "embedding" else 0)
         narrow += spec.input_steps + 1 if config.context_inputs == "history" else 0
         self.from_pair_inputs = _matrix(hidden, narrow)
         steps = {"none": 0, "future": spec.horizon, "both": spec.horizon + spec.input_steps}[config.calendar_context]
