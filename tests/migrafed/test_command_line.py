@@ -209,7 +209,8 @@ def test_help_is_light_and_documents_the_codes(tmp_path: Path) -> None:
         "import sys; from migrafed.__main__ import main\n"
         "try: main(['simulate', '--help'])\n"
         "except SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'flwr', 'pandas', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'flwr', 'pandas', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "examples:" in done.stdout
