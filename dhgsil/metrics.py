@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from protocol.errors import DataError
 
 Array = NDArray[np.float64]
 SCALES = ("log1p", "raw", "share")
-Row = dict[str, str | int | float]
+Row = dict[str, Any]
 
 
 def to_index(values: Array, space: str) -> Array:

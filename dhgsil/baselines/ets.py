@@ -34,7 +34,7 @@ class DampedETS:
     """
 
     name = "damped_ets"
-    grid = tuple(
+    grid: tuple[Smoothing, ...] = tuple(
         Smoothing(*constants)
         for constants in product((0.05, 0.1, 0.2, 0.4, 0.8), (0.0, 0.02), (0.0, 0.05, 0.15, 0.4), (0.8, 0.95))
     )

@@ -96,7 +96,7 @@ class PairRidgeAR:
     """
 
     name = "pair_ridge_ar"
-    strengths = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 1000.0)
+    strengths: tuple[float, ...] = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 1000.0)
 
     def fit(self, problem: Problem) -> Self:
         problem.require_history(problem.horizon + problem.input_steps, name=self.name)

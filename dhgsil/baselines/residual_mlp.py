@@ -1,9 +1,9 @@
 """The plain network to beat: pooled least squares plus a two-layer perceptron on what least squares leaves.
 
 Inputs of one pair: its own lags, the lags of the reverse flow, of the origin's total out-flow and of the destination's
-total in-flow, embeddings of origin, destination and pair, and per horizon the calendar of the target. The network is
-small and has no graph; it knows *which* pair it looks at and *which day* it forecasts, and on daily data that is most
-of the gain.
+total in-flow (stays left out), the calendar of these days, embeddings of origin, destination and pair, and per horizon
+the calendar of the target. The network is small and has no graph; it knows *which* pair it looks at and *which day* it
+forecasts, and on daily data that is most of the gain.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MLPConfig:
     learning_rate: float = 4e-3
     batch_size: int = 2048
     horizons_per_step: int = 2
-    max_epochs: int = 12
+    max_epochs: int = 10
 
 
 class ResidualNetwork(nn.Module):
@@ -110,8 +110,9 @@ class _Fit:
         self._problem, self._config = problem, config
         self._linear = LinearAR("linear_ar").fit(problem)
         self._regions = problem.num_regions
-        total_out = problem.to_model_space((problem.m * problem.scored).sum(axis=2))
-        total_in = problem.to_model_space((problem.m * problem.scored).sum(axis=1))
+        # Stays would drown the flows in a total, and a pair sees its own stays in its lags.
+        moved = problem.m * ~np.eye(self._regions, dtype=bool)
+        total_out, total_in = problem.to_model_space(moved.sum(axis=2)), problem.to_model_space(moved.sum(axis=1))
         known = slice(0, problem.final_span.stop)
         self._y = _standardised(problem.y, problem.y[known][:, problem.scored])
         self._out, self._into = (_standardised(x, x[known]) for x in (total_out, total_in))
@@ -121,7 +122,7 @@ class _Fit:
             self._network = ResidualNetwork(
                 config,
                 regions=self._regions,
-                inputs=4 * problem.input_steps,
+                inputs=problem.input_steps * (4 + self._calendar.shape[1]),
                 calendar=self._calendar.shape[1] + problem.horizon,
             )
 
@@ -174,8 +175,9 @@ class _Fit:
         origin, destination = cells // self._regions, cells % self._regions
         steps = times[:, None] + torch.arange(1 - problem.input_steps, 1)
         o, d = origin[:, None], destination[:, None]
+        past = self._calendar[steps].flatten(1)
         inputs = torch.cat(
-            [self._y[steps, o, d], self._y[steps, d, o], self._out[steps, o], self._into[steps, d]], dim=1
+            [self._y[steps, o, d], self._y[steps, d, o], self._out[steps, o], self._into[steps, d], past], dim=1
         )
         horizon = torch.eye(problem.horizon)[ahead].expand(len(times), -1, -1)
         calendar = torch.cat([self._calendar[times[:, None] + ahead + 1], horizon], dim=2)
