@@ -30,7 +30,7 @@ DAYS_PER_YEAR = 365.2425
 STEP_DAYS = {"day": 1.0, "week": 7.0, "month": DAYS_PER_YEAR / 12}
 FESTIVAL_COUNTRIES = frozenset({"CN", "HK", "KR", "MO", "MY", "SG", "TW", "VN"})
 CUSTOMARY_DAYS_OFF = {"JP": (((8, 13), (8, 16)), ((12, 29), (12, 31)), ((1, 1), (1, 3)))}
-"""Days on which a country rests by custom and not by law, as (first, last) month and day: Obon and the turn of the year."""
+"""Days on which a country rests by custom, not by law, as (first, last) month and day: Obon, the turn of the year."""
 
 
 @dataclass(frozen=True)

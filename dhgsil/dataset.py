@@ -61,7 +61,7 @@ class WindowDataset:
         labels = rank_labels(measured_variables(margins, steps=min(data.label_steps, data.input_steps)))
         self._labels = torch.as_tensor(labels, dtype=torch.float32)  # (T, 4, N)
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
-        self._order = graph_order(model, self.num_regions).numpy() if model.graph == "random" else None
+        self._order = graph_order(model, self.num_regions) if model.graph == "random" else None
         self._train_means = _training_means(self.y, split.train)
         self.weight = torch.ones(len(self.rows), self.num_regions)
         if data.cells == "off_diagonal":
@@ -136,14 +136,16 @@ class WindowDataset:
             if self._order is not None:
                 out, into = relabelled(out, self._order), relabelled(into, self._order)
             reverse = np.log1p(flow.T[self.rows] * self.data.scale)
-            self._views[blocks] = tuple(torch.as_tensor(x, dtype=torch.float32) for x in (out, into, reverse))  # type: ignore[assignment]
+            out, into, reverse = (torch.as_tensor(x, dtype=torch.float32) for x in (out, into, reverse))
+            self._views[blocks] = out, into, reverse
         return self._views[blocks]
 
 
 def node_features(margins: Margins) -> np.ndarray:
     """The seven features of a region at a step, see `NODE_FEATURES`; each reads its own step and the one before.
 
-    log1p of outflow, inflow and staying flow; normalised entropies of outflow and inflow; changes of log outflow and inflow.
+    log1p of outflow, inflow and staying flow; normalised entropies of outflow and inflow; changes of log outflow and
+    inflow.
 
     Shapes: margins of (T, N) -> (T, N, 7)
     """
@@ -161,7 +163,7 @@ def _standardised(features: np.ndarray, train: Span) -> np.ndarray:
 
 
 def _training_means(y: Tensor, train: Span) -> dict[str, Tensor]:
-    """Mean of each pair over the training span (1, R, N), and on each step of a cycle of seven, less the mean (7, R, N)."""
+    """Mean of each pair over the training span (1, R, N), and at each phase of a week, less that mean (7, R, N)."""
     seen = y[train.steps]
     mean = seen.mean(dim=0, keepdim=True)
     if len(seen) < CYCLE:

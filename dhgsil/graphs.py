@@ -1,10 +1,10 @@
 """Graphs between regions: geography (static), mobility (per window), nulls and homophily.
 
-Torch Geometric serves the sparse path. Its `knn_graph` needs the compiled `pyg-lib`, which is not on PyPI, so neighbours
-come from the distance matrix, which we have anyway.
+Torch Geometric serves the sparse path. Its `knn_graph` needs the compiled `pyg-lib`, which is not on PyPI, so
+neighbours come from the distance matrix, which we have anyway.
 
-A re-design that satisfies what is known of the paper (a geographic and a labor-mobility view of regions); the edge rules
-are ours.
+A re-design that satisfies what is known of the paper (a geographic and a labor-mobility view of regions); the edge
+rules are ours.
 """
 
 from __future__ import annotations
@@ -49,26 +49,29 @@ def geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) -> np.n
 def sparse_geography_operator(distance_km: np.ndarray, *, neighbours: int = 10) -> Tensor:
     """The same operator through Torch Geometric's `gcn_norm`, in compressed sparse rows.
 
-    For region counts where a dense (N, N) product is wasteful (above a few thousand). Torch Geometric is imported here, not
-    at the top: that takes seconds, and only this path needs it.
+    For region counts where a dense (N, N) product is wasteful (above a few thousand). Torch Geometric is imported
+    here, not at the top: that takes seconds, and only this path needs it.
 
     Shapes: distance_km (N, N) -> sparse (N, N) float32
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # its own use of torch.jit, on import
-        from torch_geometric.nn.conv.gcn_conv import gcn_norm
-        from torch_geometric.utils import dense_to_sparse, to_torch_csr_tensor
+        from torch_geometric.nn.conv.gcn_conv import gcn_norm  # noqa: PLC0415 - see the docstring
+        from torch_geometric.utils import dense_to_sparse, to_torch_csr_tensor  # noqa: PLC0415
     adjacency = torch.as_tensor(geography_adjacency(distance_km, neighbours=neighbours), dtype=torch.float32)
-    edge_index, weight = gcn_norm(*dense_to_sparse(adjacency), len(adjacency), add_self_loops=True)
+    edges, weights = dense_to_sparse(adjacency)
+    looped, normalised = gcn_norm(edges, weights, len(adjacency), add_self_loops=True)
+    edge_index = torch.as_tensor(looped)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch calls compressed rows a beta
-        return to_torch_csr_tensor(edge_index, weight, size=(len(adjacency), len(adjacency)))
+        return to_torch_csr_tensor(edge_index, normalised, size=(len(adjacency), len(adjacency)))
 
 
 def mobility_operators(mean_flow: np.ndarray, *, largest: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Row-normalised out view P and in view R of the mean flow, each row keeping its `largest` entries.
 
-    The diagonal is left out. A row without flow becomes the identity's row, so that the difference I - P vanishes there.
+    The diagonal is left out. A row without flow becomes the identity's row, so that the difference I - P vanishes
+    there.
 
     Shapes: mean_flow (N, N) -> P (N, N), R (N, N)
     """
@@ -103,8 +106,8 @@ def relabelled(weights: np.ndarray, order: np.ndarray) -> np.ndarray:
 def homophily(weights: np.ndarray, values: np.ndarray) -> float:
     """h = (weighted mean of |s_i - s_j| over edges) / (mean of |s_i - s_j| over all pairs i != j).
 
-    Below 1 neighbours are alike (homophilic), above 1 they differ more than any two regions do (discrepant). NaN where it
-    is not defined: no edges, or all values equal.
+    Below 1 neighbours are alike (homophilic), above 1 they differ more than any two regions do (discrepant). NaN
+    where it is not defined: no edges, or all values equal.
 
     Shapes: weights (N, N), values (N,) -> scalar
     """

@@ -8,8 +8,8 @@ mobility::
     H' = LayerNorm(H + ReLU(beta * G + (1 - beta) * (D_out + D_in) / 2))
 
 Products are taken as A @ (H W), weights first: for C smaller than N this is the cheaper order.
-A re-design that satisfies what is known of the paper's homophily and discrepancy co-preserving convolution; the equations
-are ours.
+A re-design that satisfies what is known of the paper's homophily and discrepancy co-preserving convolution; the
+equations are ours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class DHGCNLayer(nn.Module):
     """One layer of the DH-GCN; see the module docstring for the equations.
 
     `config.mobility` chooses what travels along mobility: "diff" the difference I - P, "lowpass" the mean P itself,
-    "signed" a learnt sign and weight tanh(a [h_i | h_j]) per edge, "off" nothing. Without geography and mobility S is the
-    identity, so that the ablation "no graph" keeps the number of parameters of a graph layer.
+    "signed" a learnt sign and weight tanh(a [h_i | h_j]) per edge, "off" nothing. Without geography and mobility S is
+    the identity, so that the ablation "no graph" keeps the number of parameters of a graph layer.
     """
 
     def __init__(self, config: ModelConfig) -> None:

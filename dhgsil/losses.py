@@ -24,10 +24,10 @@ def example_losses(
 ) -> Tensor:
     """Loss of each window of a holder.
 
-    The squared error is summed over the holder's scored cells (`pair_weight`), the horizon averaged. With `scored_cells`,
-    the number of scored cells of *all* holders, both terms are scaled so that the holders' losses add up to the pooled loss
-    exactly. With None the holder's own number is used: then the mean of the holders' losses, weighted by their scored cells,
-    is the pooled loss, and a holder can train at home with the same learning rate.
+    The squared error is summed over the holder's scored cells (`pair_weight`), the horizon averaged. With
+    `scored_cells`, the number of scored cells of *all* holders, both terms are scaled so that the holders' losses add
+    up to the pooled loss exactly. With None the holder's own number is used: then the mean of the holders' losses,
+    weighted by their scored cells, is the pooled loss, and a holder can train at home with the same learning rate.
 
     Shapes: forecast parts (B, H, R, N), batch as made by `WindowDataset.batch` -> (B,)
     """
@@ -48,12 +48,14 @@ def example_losses(
 def rank_n_contrast(
     projections: Tensor, labels: Tensor, *, temperature: float = 0.2, exact_ties: bool = True
 ) -> Tensor:
-    """Mean over i != j of -log( e^{s_ij} / sum of e^{s_im} over m != i with |g_i - g_m| >= |g_i - g_j| ), s = cosine / tau.
+    """Rank-N-Contrast: each pair of regions against all regions at least as far apart in label.
+
+    Mean over i != j of -log( e^{s_ij} / sum of e^{s_im} over m != i, |g_i - g_m| >= |g_i - g_j| ), s = cosine / tau.
 
     The sum over m is a running sum over regions sorted by distance of their labels, so memory is N^2 and not N^3. Equal
-    distances of ranks k / N differ in their last bits as floats; with `exact_ties` they are compared in units of 1/(2 N),
-    the resolution of average ranks, so that the value does not depend on rounding. (The values checked in the spec were
-    computed without that.)
+    distances of ranks k / N differ in their last bits as floats; with `exact_ties` they are compared in units of 1/(2
+    N), the resolution of average ranks, so that the value does not depend on rounding. (The values checked in the
+    spec were computed without that.)
 
     Shapes: projections (..., N, D) of unit length, labels (..., N) -> (...)
     """

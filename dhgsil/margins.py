@@ -1,9 +1,9 @@
 """Margins: what holders may share about the whole of mobility, as sums that add over holders with disjoint rows.
 
-A holder sees only the rows of its own origins, but inflows, the entropy of a region's inflow and the mobility graph need
-everybody's. All of them follow from six arrays that simply add up::
+A holder sees only the rows of its own origins, but inflows, the entropy of a region's inflow and the mobility graph
+need everybody's. All of them follow from six arrays that simply add up::
 
-    pooled = margins_of(m_tokyo, block_steps=7) + margins_of(m_rest, block_steps=7)     # equals margins_of(m, block_steps=7)
+    margins_of(m_tokyo) + margins_of(m_rest)     # equals margins_of(m_tokyo + m_rest)
 
 Noise for privacy is added to these arrays by the holder, before they leave; nothing here does that.
 """
@@ -68,10 +68,10 @@ class Margins:
         )
 
     def mean_flow(self, t: int, *, input_steps: int) -> np.ndarray:
-        """Mean matrix seen from step t: of the blocks that lie in the last `input_steps` steps, or else of the latest one.
+        """Mean matrix seen from step t: of the blocks within the last `input_steps` steps, or else of the latest one.
 
-        Only blocks that are complete by t count; before the first one there is no flow at all. With block_steps = 1 this is
-        exactly the mean over the input window.
+        Only blocks that are complete by t count; before the first one there is no flow at all. With block_steps = 1
+        this is exactly the mean over the input window.
 
         Shapes: -> (N, N)
         """

@@ -7,8 +7,8 @@
 A re-design that satisfies what is known of "Labor Migration Modeling through Large-scale Job Query Data"
 (arXiv:2410.02639); its equations are ours and its numbers are not comparable with the paper's.
 
-Every tensor of a batch has the windows as its first axis and nothing depends on data in its control flow, so the model runs
-under `torch.func.vmap` over windows or over holders with stacked weights.
+Every tensor of a batch has the windows as its first axis and nothing depends on data in its control flow, so the
+model runs under `torch.func.vmap` over windows or over holders with stacked weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ PERSONAL_PREFIX = "pair."
 
 
 class Forecast(NamedTuple):
-    """Additive parts (B, H, R, N) in model space; learnt variables (B, 4, N) and projections (B, 4, N, 32) of the regions."""
+    """Additive parts (B, H, R, N) in model space; learnt variables (B, 4, N), projections (B, 4, N, D) of regions."""
 
     level: Tensor
     trend: Tensor
@@ -97,7 +98,8 @@ class DHGSIL(nn.Module):
         context = self.context(u[:, rows], v, self._pair_inputs(batch, level, rest), self._calendar(batch))
         parts = self.temporal(level, rest, context, batch["season_past"], batch["season_future"])
         structure = self._structure(variables, rows) if self.config.structure else torch.zeros_like(parts.level)
-        return Forecast(*(part.reshape(shape) for part in (*parts, structure)), variables, projections)
+        level, trend, season, autoregression, structure = (part.reshape(shape) for part in (*parts, structure))
+        return Forecast(level, trend, season, autoregression, structure, variables, projections)
 
     def _pair_inputs(self, batch: Mapping[str, Tensor], level: Tensor, rest: Tensor) -> Tensor:
         """All that is known about single pairs, side by side. Shapes: level (B, 1, P), rest (B, L, P) -> (B, I, P)"""
@@ -130,9 +132,9 @@ class DHGSIL(nn.Module):
         return (origin[..., rows, None] + destination[..., None, :]).flatten(2)
 
 
-def graph_order(config: ModelConfig, num_regions: int) -> torch.Tensor:
+def graph_order(config: ModelConfig, num_regions: int) -> np.ndarray:
     """The relabelling of regions used by `graph = "random"`; the same for geography and mobility. Shape (N,)."""
-    return torch.randperm(num_regions, generator=torch.Generator().manual_seed(config.graph_seed))
+    return np.random.default_rng(config.graph_seed).permutation(num_regions)
 
 
 def personal_parameter_names(model: nn.Module) -> frozenset[str]:

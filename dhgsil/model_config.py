@@ -17,8 +17,9 @@ from dhgsil.graphs import geography_operator
 VariableName = Literal["attraction", "outflow", "retention", "diversity"]
 PairFeature = Literal["reverse", "train_mean", "train_cycle"]
 """Extra inputs of the pair context: `reverse`, the mean opposite flow of the latest coarse blocks (shared margins, so a
-holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span; `train_cycle`,
-the pair's mean on each of the seven weekdays of the training span, less its mean (daily steps; seven inputs)."""
+holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span;
+`train_cycle`, the pair's mean at each of the seven phases of a week of the training span, less its mean (for daily
+steps; seven inputs)."""
 CYCLE = 7
 VARIABLES: tuple[VariableName, ...] = ("attraction", "outflow", "retention", "diversity")
 

@@ -7,8 +7,9 @@ With y (L) the history of a pair in model space, r its context and y~ = y - leve
     season          B(t+h) theta_s, B the calendar basis; theta_s = W_se [y~ | r], backcast B(l) theta_s taken off y~
     autoregression  W_ar [y~ | level | 1], one linear map for all pairs
 
-W_tr and W_se start at 0 and W_ar at pooled least squares, so training starts from the linear model and must earn anything
-more. `[y~ | level | 1]` spans all linear autoregressions with intercept; W_ar y~ alone would fix the sum of coefficients at 1.
+W_tr and W_se start at 0 and W_ar at pooled least squares, so training starts from the linear model and must earn
+anything more. `[y~ | level | 1]` spans all linear autoregressions with intercept; W_ar y~ alone would fix the sum of
+coefficients at 1.
 
 Pairs are kept in the last axis, channels before it: every map is one matrix product W @ x with no transposed copy.
 A re-design: of the paper's temporal module nothing is known but that it is interpretable.
@@ -40,8 +41,8 @@ class PairContext(nn.Module):
 
         first = A_o [V_d | 1],    A_o = [W_3 diag(U_o) + W_2 | W_1 U_o + b]
 
-    with A_o made per origin: no pair-sized product U_o * V_d is ever written. What is known about single pairs (distance,
-    o = d, history, own embedding) is added by a second, narrow product.
+    with A_o made per origin: no pair-sized product U_o * V_d is ever written. What is known about single pairs
+    (distance, o = d, history, own embedding) is added by a second, narrow product.
     """
 
     def __init__(self, config: ModelConfig, spec: ModelSpec) -> None:
@@ -62,7 +63,7 @@ class PairContext(nn.Module):
 
         Shapes: u (B, R, C), v (B, N, C), inputs (B, I, R*N), calendar (B, steps*K) -> (B, context_channels, R*N)
         """
-        batch, origins, channels = u.shape
+        batch, origins, _ = u.shape
         constant = self.from_origin(u)  # (B, R, hidden)
         if self.from_calendar is not None and calendar is not None:
             constant = constant + self.from_calendar(calendar)[:, None, :]

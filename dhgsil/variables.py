@@ -10,9 +10,9 @@ retention   share of a region's flow that stays; without a diagonal           bo
 diversity   entropy of the origins of the inflow, over log(N - 1)            destination role V
 =========== =============================================================== ==================
 
-Labels are ranks divided by N, robust to heavy tails. Each measured value is one line of arithmetic: a learnt variable is
-worth something only if it improves forecasts or predicts the *future* value better than the last one does. A re-design: the
-paper's own four variables are not known.
+Labels are ranks divided by N, robust to heavy tails. Each measured value is one line of arithmetic: a learnt variable
+is worth something only if it improves forecasts or predicts the *future* value better than the last one does. A
+re-design: the paper's own four variables are not known.
 """
 
 from __future__ import annotations
@@ -28,17 +28,14 @@ from dhgsil.model_config import ModelConfig
 def measured_variables(margins: Margins, *, steps: int) -> np.ndarray:
     """The four variables at each step, from means over the last `steps` steps up to and including it.
 
-    Diversity is the mean over these steps of each step's entropy: unlike the entropy of the mean flow it can be had from
-    additive margins.
+    Diversity is the mean over these steps of each step's entropy: unlike the entropy of the mean flow it can be had
+    from additive margins.
 
     Shapes: margins of (T, N) -> (T, 4, N), in the order of `VARIABLES`
     """
     out, into, stay = (trailing_mean(x, steps) for x in (margins.out, margins.into, margins.diagonal))
     entropy = normalised_entropy(margins.into, margins.in_mlogm)
-    if margins.diagonal.any():
-        retention = _ratio(stay, stay + out)
-    else:
-        retention = _ratio(into - out, into + out)
+    retention = _ratio(stay, stay + out) if margins.diagonal.any() else _ratio(into - out, into + out)
     return np.stack([np.log1p(into), np.log1p(out), retention, trailing_mean(entropy, steps)], axis=1)
 
 

@@ -166,9 +166,9 @@ def test_margins_on_different_grids_are_refused(lab) -> None:
     m = lab.random_counts().astype(float)
     one = margins_of(m)
     with pytest.raises(DataError, match="same grid"):
-        one + margins_of(m, block_steps=2)
+        _ = one + margins_of(m, block_steps=2)
     with pytest.raises(DataError, match="same grid"):
-        one + margins_of(m[:, :5, :5])
+        _ = one + margins_of(m[:, :5, :5])
     with pytest.raises(DataError, match="coarse"):
         Margins.from_arrays({"out": one.out}, block_steps=1)
     with pytest.raises(DataError, match="negative"):

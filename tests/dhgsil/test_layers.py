@@ -43,7 +43,7 @@ def test_t7_reversed_flow_swaps_the_roles_under_tied_weights() -> None:
     encoder = RegionEncoder(config, num_regions=N, node_dim=3)
     for one in encoder.layers:
         one.in_map.weight = one.out_map.weight  # type: ignore[union-attr,assignment]
-        gate = one.gate.weight.data  # type: ignore[union-attr]
+        gate: torch.Tensor = one.gate.weight.data  # type: ignore[union-attr,assignment]
         gate[:, 2 * C :] = gate[:, C : 2 * C]
     nodes = torch.randn(1, N, 3)
     geography = torch.eye(N)

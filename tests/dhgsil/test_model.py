@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch.func import functional_call, grad, vmap
 
 from dhgsil.dataset import WindowDataset
@@ -217,6 +216,11 @@ def rmse(forecast: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> 
     return float((((forecast - target) ** 2 * weight).sum() / weight.sum() / target.shape[1]).sqrt())
 
 
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's rank correlation of values without ties."""
+    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
+
+
 @pytest.mark.slow
 def test_t8_planted_attraction_and_outflow_are_recovered(lab) -> None:
     """On a generated world v ranks regions as the planted levels of attraction and outflow do."""
@@ -232,9 +236,9 @@ def test_t8_planted_attraction_and_outflow_are_recovered(lab) -> None:
         forecast = model(batch)
     v = forecast.variables.mean(dim=0).numpy()
     planted = world.truth.attraction_path[140:].mean(axis=0), world.truth.outflow_path[140:].mean(axis=0)
-    assert stats.spearmanr(v[0], planted[0]).statistic > 0.9
-    assert stats.spearmanr(v[1], planted[1]).statistic > 0.9
-    assert abs(stats.spearmanr(v[0], planted[1]).statistic) < 0.9  # attraction is not one score with outflow
+    assert rank_correlation(v[0], planted[0]) > 0.9
+    assert rank_correlation(v[1], planted[1]) > 0.9
+    assert abs(rank_correlation(v[0], planted[1])) < 0.9  # attraction is not one score with outflow
 
 
 @pytest.mark.slow
