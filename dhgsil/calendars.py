@@ -28,6 +28,14 @@ from protocol.errors import DataError
 
 DAYS_PER_YEAR = 365.2425
 STEP_DAYS = {"day": 1.0, "week": 7.0, "month": DAYS_PER_YEAR / 12}
+DAY_OFF_DETAILS = (
+    "day_before_holiday",
+    "day_after_holiday",
+    "long_rest_first",
+    "long_rest_inner",
+    "long_rest_last",
+    "customary_rest",
+)
 FESTIVAL_COUNTRIES = frozenset({"CN", "HK", "KR", "MO", "MY", "SG", "TW", "VN"})
 CUSTOMARY_DAYS_OFF = {"JP": (((8, 13), (8, 16)), ((12, 29), (12, 31)), ((1, 1), (1, 3)))}
 """Days on which a country rests by custom, not by law, as (first, last) month and day: Obon, the turn of the year."""
@@ -51,6 +59,23 @@ class Calendar:
     def dim(self) -> int:
         """Number of columns K."""
         return self.basis.shape[1]
+
+    def compact(self) -> Calendar:
+        """The same columns with one kind of day off only: `holiday` marks rest by law or custom, its details are 0.
+
+        Each detailed column is learnt from a handful of days a year; where they meet for the first time (the turn of
+        the year) their effects add up to something never seen. Columns are kept, so that a model's shape does not
+        depend on it.
+        """
+        if "holiday" not in self.names:
+            return self
+        basis = self.basis.copy()
+        details = [name for name in DAY_OFF_DETAILS if name in self.names]
+        if "customary_rest" in details:
+            holiday, custom = self.names.index("holiday"), self.names.index("customary_rest")
+            basis[:, holiday] = np.maximum(basis[:, holiday], basis[:, custom])
+        basis[:, [self.names.index(name) for name in details]] = 0.0
+        return Calendar(basis, self.names, self.notes)
 
 
 def calendar_features(

@@ -56,7 +56,8 @@ class WindowDataset:
         held = m[:, self.rows] * data.scale
         self.y = torch.as_tensor(to_model_space(held, data.space), dtype=torch.float32)  # (T, R, N)
         self.margins = margins
-        self._basis = torch.as_tensor(self.calendar.basis)  # (T + H, K)
+        known = self.calendar.compact() if model.days_off == "compact" else self.calendar
+        self._basis = torch.as_tensor(known.basis)  # (T + H, K)
         self._nodes = torch.as_tensor(_standardised(node_features(margins), split.train), dtype=torch.float32)
         labels = rank_labels(measured_variables(margins, steps=min(data.label_steps, data.input_steps)))
         self._labels = torch.as_tensor(labels, dtype=torch.float32)  # (T, 4, N)

@@ -64,6 +64,7 @@ class ModelConfig(BaseModel):
 
     context_inputs: Literal["static", "history"] = "static"
     calendar_context: Literal["none", "future", "both"] = "none"  # spec: none; basis rows the pair context sees
+    days_off: Literal["detailed", "compact"] = "detailed"  # compact: one holiday column, see `Calendar.compact`
     pair_features: tuple[PairFeature, ...] = ()  # spec: none; see `PairFeature`
     pair: Literal["none", "embedding"] = "none"
     pair_channels: int = Field(default=8, ge=1)

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from dhgsil.calendars import calendar_features, spring_festival, weeks_to_festival
+from dhgsil.calendars import DAY_OFF_DETAILS, calendar_features, spring_festival, weeks_to_festival
 from protocol.errors import DataError
 
 
@@ -52,6 +52,19 @@ def test_japanese_days_off() -> None:
     assert by_name["day_before_holiday"] == {12}
     assert by_name["day_after_holiday"] == {11}
     assert (by_name["long_rest_first"], by_name["long_rest_last"]) == ({8, 13}, {10, 16})
+
+
+def test_compact_calendar_has_one_kind_of_day_off() -> None:
+    """Holiday is rest by law or custom; details are silent, weekdays and the number of columns stay."""
+    full = calendar_features(days("2020-08-01", 31), "day", "JP", training_steps=31)
+    compact = full.compact()
+    assert compact.names == full.names
+    holiday = compact.basis[:, compact.names.index("holiday")]
+    assert set(np.flatnonzero(holiday) + 1) == {10, 13, 14, 15, 16}
+    assert not compact.basis[:, [full.names.index(name) for name in DAY_OFF_DETAILS]].any()
+    np.testing.assert_array_equal(compact.basis[:, :7], full.basis[:, :7])
+    weekly = calendar_features(days("2020-08-01", 3), "week", "CN", training_steps=3)
+    assert weekly.compact() is weekly
 
 
 def test_weekdays_are_one_hot() -> None:
