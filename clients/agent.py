@@ -145,7 +145,7 @@ class HolderAgent:
         header.check(plan_hash=self._plan_hash)
         if header.stage not in self._shares:
             known = ", ".join(f"'{stage}'" for stage in sorted(self._shares))
-            raise ProtocolError(f"the plan has no stage '{header.stage}' for holder '{self.name}'; it takes part in {known}")
+            raise ProtocolError(f"holder '{self.name}' takes part in no stage '{header.stage}'; it does in {known}")
         return self._shares[header.stage]
 
 
@@ -164,11 +164,11 @@ def load_weights(
     expected = parameters.keys() - personal
     if shared.keys() != expected:
         odd = sorted(shared.keys() ^ expected)
-        raise ProtocolError(f"weights do not fit the model: unexpected or missing {odd[:3]}; all must run the same plan")
+        raise ProtocolError(f"unexpected or missing weights {odd[:3]}; all must run the same version and plan")
     for name, value in shared.items():
         if tuple(value.shape) != tuple(parameters[name].shape):
             needed = tuple(parameters[name].shape)
-            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model needs {needed}; send its own weights")
+            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model has {needed}; send these weights")
         if value.dtype.kind != "f" or not np.isfinite(value).all():
             raise ProtocolError(f"weight '{name}' is not made of finite numbers; the sender's training diverged")
     with torch.no_grad():

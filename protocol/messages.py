@@ -158,7 +158,9 @@ def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
         try:
             value = arrays[name] = array.numpy()
         except (ValueError, TypeError, OSError, EOFError):  # what numpy and Flower raise on bytes that are no array
-            raise ProtocolError(f"array '{name}' cannot be read; both sides must run the same protocol version") from None
+            raise ProtocolError(
+                f"array '{name}' cannot be read; both sides must run the same protocol version"
+            ) from None
         if value.dtype.kind not in "fiu":
             raise ProtocolError(f"array '{name}' holds {value.dtype}, numbers are needed; the sender must send numbers")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -205,7 +207,9 @@ def _text(config: ConfigRecord, key: str) -> str:
 def _count(record: ConfigRecord | MetricRecord, key: str, *, least: int) -> int:
     value = _number(record, key)
     if value != int(value) or value < least:
-        raise ProtocolError(f"'{key}' must be a whole number of at least {least}, got {value}; the sender must correct it")
+        raise ProtocolError(
+            f"'{key}' must be a whole number of at least {least}, got {value}; the sender must correct it"
+        )
     return int(value)
 
 

@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRIC
 CREATE TABLE IF NOT EXISTS totals (stage TEXT PRIMARY KEY, arrays BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS rounds (
     stage TEXT, round INTEGER, metrics TEXT NOT NULL, weights BLOB, strategy BLOB, PRIMARY KEY (stage, round)) STRICT;
-CREATE TABLE IF NOT EXISTS holder_states (stage TEXT, holder TEXT, state BLOB NOT NULL, PRIMARY KEY (stage, holder)) STRICT;
+CREATE TABLE IF NOT EXISTS holder_states (
+    stage TEXT, holder TEXT, state BLOB NOT NULL, PRIMARY KEY (stage, holder)) STRICT;
 CREATE TABLE IF NOT EXISTS results (stage TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 """
 
@@ -63,7 +64,8 @@ class Journal:
 
     def __init__(self, path: Path, *, run: str, plan_hash: str) -> None:
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
+        # Flower's Ray engine runs the coordinator in a thread of its own; still only one thread at a time uses it.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._open(run, plan_hash)
         except sqlite3.DatabaseError as error:
@@ -129,7 +131,8 @@ class Journal:
                 (stage, record.round, best_round),
             )
             for holder, state in holder_states.items():
-                self._db.execute("INSERT OR REPLACE INTO holder_states VALUES (?, ?, ?)", (stage, holder, _closed(state)))
+                row = (stage, holder, _closed(state))
+                self._db.execute("INSERT OR REPLACE INTO holder_states VALUES (?, ?, ?)", row)
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """The state after the last committed round of a stage, None if there is none."""

@@ -47,8 +47,8 @@ class Evaluation:
         m = fit_index(series.counts, data.index, train=split.train).apply(series.counts) * data.scale
         if m.min() < 0:
             raise PlanError(
-                f'index = "{data.index}" gives values below 0 outside the training span, margins need flows of at least '
-                '0; choose another index'
+                f'index = "{data.index}" gives values below 0 outside the training span, margins need '
+                "flows of at least 0; choose another index"
             )
         calendar = calendar_features(
             series.times, series.step, series.provenance.country, training_steps=len(split.train)

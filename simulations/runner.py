@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,14 +29,14 @@ from simulations.facts import run_facts
 from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, forecast_all
 from simulations.progress import Progress, SilentProgress
+from simulations.ray_engine import check_ray
 from simulations.results import LOG_FILE, MODEL_FILE, write_run
 from simulations.run_tables import MODEL, write_whole
 from simulations.scores import Score
-from simulations.stages import Training, train, trainings
+from simulations.stages import Engine, Training, train, trainings
 from simulations.tables import run_tables
 from simulations.worlds.od_counts import WorldConfig, make_world
 
-Engine = Literal["inprocess", "ray"]
 SMALL = 128
 """Regions up to which one thread trains faster than several: the tensors are too small to share out."""
 
@@ -91,6 +90,8 @@ def simulate(
     task = task_named(plan.run.task)
     if not isinstance(task, DHGSILTask):
         raise PlanError(f"task '{plan.run.task}' cannot be simulated yet; use 'dhgsil'")
+    if engine == "ray":
+        check_ray()
     series = held_rows(load_series(plan, task, data), plan)
     baseline_names(plan)  # refuses unknown ones
     evaluation = Evaluation.of(plan, series)
@@ -188,8 +189,9 @@ class Work:
         self.progress.stage_started(name, training.plan.training.rounds)
         started = time.monotonic()
         outcome, holders = train(
-            training, self.series, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress
-        )
+            training, self.series, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress,
+            engine=self.engine,
+        )  # fmt: skip
         seconds = time.monotonic() - started
         self.progress.stage_ended(name)
         if scope == "calibration" or (is_main and training.plan.training.fit_on == "train"):

@@ -5,20 +5,25 @@ Pooled training and each holder alone are federations with one holder: one code 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from dhgsil.series import ODSeries
+from protocol.messages import READY, Header, StatisticsRequest
 from protocol.plan import Plan, TrainingSection
 from protocol.tasks import Task
 from server.journal import Journal, RoundRecord
-from server.rounds import Coordinator, Stage, StageOutcome
+from server.rounds import Coordinator, Grid, HolderStates, Stage, StageOutcome
 from simulations.forecasts import Trained, common_scale
 from simulations.holders import SimulatedHolders
 from simulations.progress import Progress
+from simulations.ray_engine import StoredHolders, run_on_ray
 
 Scope = Literal["alone", "federated", "pooled", "calibration"]
+Engine = Literal["inprocess", "ray"]
 POOLED_HOLDER = "all"
 
 
@@ -60,9 +65,19 @@ def calibration_plan(plan: Plan) -> Plan:
 
 
 def train(
-    training: Training, series: ODSeries, task: Task, *, run: str, journal: Journal, progress: Progress
+    training: Training,
+    series: ODSeries,
+    task: Task,
+    *,
+    run: str,
+    journal: Journal,
+    progress: Progress,
+    engine: Engine = "inprocess",
 ) -> tuple[StageOutcome, list[Trained]]:
-    """Carry out one training, from its last committed round if there is one; returns every holder's final model."""
+    """Carry out one training, from its last committed round if there is one; returns every holder's final model.
+
+    With engine ``ray`` a federation runs on Flower's Ray engine; a training of one holder has nothing to distribute.
+    """
     stage, plan = training.stage, training.plan
     holders = SimulatedHolders(series, training.regions, plan, task, stage)
 
@@ -70,12 +85,33 @@ def train(
         error = "" if record.error is None else f", validation error {record.error:.5f}"
         progress.advanced(stage.name, record.round, f"loss {record.loss:.5f}{error}")
 
-    coordinator = Coordinator(
-        holders.grid(), task, task.public(series), plan, run=run, journal=journal, holder_states=holders,
-        on_round=on_round,
-    )  # fmt: skip
-    outcome = coordinator.run_stage(stage)
+    def carry_out(grid: Grid, states: HolderStates) -> StageOutcome:
+        public = task.public(series)
+        return Coordinator(
+            grid, task, public, plan, run=run, journal=journal, holder_states=states, on_round=on_round
+        ).run_stage(stage)
+
+    if engine == "ray" and len(holders.agents) > 1:
+        outcome = _train_on_ray(holders, series, carry_out, run=run)
+    else:
+        outcome = carry_out(holders.grid(), holders)
     return outcome, final_models(holders, outcome, series)
+
+
+def _train_on_ray(
+    holders: SimulatedHolders, series: ODSeries, carry_out: Callable[[Grid, HolderStates], StageOutcome], *, run: str
+) -> StageOutcome:
+    """Train on Ray; afterwards `holders` stand where the actors' holders stood."""
+    stage, plan = holders.stage, holders.plan
+    header = Header(run=run, plan_hash=plan.digest(), stage=stage.name)
+    with tempfile.TemporaryDirectory(prefix="migrafed-holders-") as folder:
+        tables = {name: holders.task.held_by(series, codes) for name, codes in holders.regions.items()}
+        stored = StoredHolders.store(Path(folder), tables, plan, stage)
+        outcome = run_on_ray(stored, lambda grid: carry_out(grid, stored))
+        for agent in holders.agents.values():
+            agent.statistics(StatisticsRequest(header=header, phase=READY, totals=outcome.totals))
+        holders.restore(stage.name, stored.export(stage.name))
+    return outcome
 
 
 def final_models(holders: SimulatedHolders, outcome: StageOutcome, series: ODSeries) -> list[Trained]:

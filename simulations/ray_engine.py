@@ -1,0 +1,225 @@
+"""The same plan on Flower's Ray engine: each holder's work runs in a Ray actor, in a process of its own.
+
+Actors come and go and any of them may answer for any holder. So what a holder must remember lies beside its data, in a
+folder of its own, as with a real holder: its tables, the totals its session was opened with, and its training state
+after each round. An actor keeps opened holders in memory and reads the state again before it acts.
+
+Flower draws node numbers anew for each run, so sums over holders are taken in another order than in-process: results
+agree to rounding (about 1e-5 in the weights), not to the bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+from safetensors.numpy import load, save
+
+from clients.agent import HolderAgent, Session
+from clients.app import relay
+from protocol.errors import MigrafedError, PlanError, RunInterruptedError
+from protocol.messages import READY, RoundRequest, StatisticsReply, StatisticsRequest, TrainReply
+from protocol.plan import Plan
+from protocol.tasks import task_named
+from server.rounds import Stage, StageOutcome
+
+PARTITION = "partition-id"
+"""Key of a node's configuration with which Flower's simulation numbers its nodes."""
+_POLL_SECONDS = 0.02
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do by default; without it, it warns
+}
+
+
+def check_ray() -> None:
+    """Refuse the engine where its extra is missing.
+
+    Raises:
+        PlanError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise PlanError(
+            'engine "ray" needs Ray, which is not installed; run pip install "migrafed[ray]", or use --engine inprocess'
+        )
+
+
+class StoredAgent(HolderAgent):
+    """An agent whose sessions outlive its process: totals and training state lie in the holder's folder."""
+
+    def __init__(self, folder: Path, name: str, tables: Any, plan: Plan, stage: Stage) -> None:
+        super().__init__(name, tables, plan, task_named(plan.run.task), {stage.name: stage.share})
+        self._folder, self._stage = folder, stage
+
+    def statistics(self, request: StatisticsRequest) -> StatisticsReply:
+        """As the agent does; the totals that open a session are stored."""
+        reply = super().statistics(request)
+        if request.phase == READY:
+            (self._folder / "state").unlink(missing_ok=True)
+            _write(self._folder / "totals", save(dict(request.totals)))
+        return reply
+
+    def receive(self, request: RoundRequest) -> Session:
+        """As the agent does, from the stored session and state."""
+        self._share_of(request.header)
+        if request.header.stage not in self._sessions and (self._folder / "totals").is_file():
+            self._open(request.header.stage, self._stage.share, load((self._folder / "totals").read_bytes()))
+        if request.header.stage in self._sessions and (self._folder / "state").is_file():
+            self.import_state(request.header.stage, (self._folder / "state").read_bytes())
+        return super().receive(request)
+
+    def train(self, request: RoundRequest) -> TrainReply:
+        """As the agent does; the state after the round is stored before the answer leaves."""
+        reply = super().train(request)
+        _write(self._folder / "state", self.export_state(request.header.stage))
+        return reply
+
+
+@dataclass(frozen=True)
+class StoredHolders:
+    """The holders of one stage, each in its own folder below `folder`."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def store(cls, folder: Path, tables: Mapping[str, Any], plan: Plan, stage: Stage) -> StoredHolders:
+        """Write what the actors need: every holder's tables and the plan, seen by this user only."""
+        for position, (name, own) in enumerate(tables.items()):
+            place = folder / str(position)
+            place.mkdir(mode=0o700)
+            _write(place / "holder", pickle.dumps((name, own, plan, stage)))
+        return cls(folder, tuple(tables))
+
+    def export(self, stage: str) -> dict[str, bytes]:
+        """Training states of all holders, by name."""
+        return {name: (self.folder / str(i) / "state").read_bytes() for i, name in enumerate(self.names)}
+
+    def restore(self, stage: str, states: Mapping[str, bytes]) -> None:
+        """Continue from stored training states."""
+        for name, blob in states.items():
+            _write(self.folder / str(self.names.index(name)) / "state", blob)
+
+    def app(self) -> ClientApp:
+        """The ClientApp of every node; it carries the folder's path, no data."""
+        folder = self.folder
+        return relay(lambda context: _agent(folder / str(context.node_config[PARTITION])))
+
+
+@functools.lru_cache(maxsize=256)
+def _agent(folder: Path) -> StoredAgent:
+    """The agent of the holder in `folder`; one for each process that asks."""
+    name, tables, plan, stage = pickle.loads((folder / "holder").read_bytes())  # noqa: S301 -- written by `store`
+    return StoredAgent(folder, name, tables, plan, stage)
+
+
+@dataclass
+class _Work:
+    """What goes on in Flower's ServerApp thread, seen from the thread that started it."""
+
+    outcome: StageOutcome | None = None
+    error: MigrafedError | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+def run_on_ray(holders: StoredHolders, run_stage: Callable[[Grid], StageOutcome]) -> StageOutcome:
+    """Start Flower's Ray engine with one node per holder and let `run_stage` work on its grid.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; `run_stage` has ended by then.
+        MigrafedError: whatever `run_stage` raised.
+    """
+    os.environ.update(_QUIET)
+    from flwr.simulation import run_simulation  # noqa: PLC0415 -- reads its switches when it is imported
+
+    work, server = _Work(), ServerApp()
+
+    @server.main()
+    def main(grid: Grid, _: Context) -> None:
+        try:
+            work.outcome = run_stage(StoppableGrid(grid, work.stop))
+        except MigrafedError as error:
+            work.error = error
+        finally:
+            work.ended.set()
+
+    try:
+        run_simulation(server, holders.app(), len(holders.names), backend_config=_backend_config())
+    except KeyboardInterrupt:
+        work.stop.set()
+        work.ended.wait()
+        raise
+    if work.error is not None:
+        raise work.error
+    if work.outcome is None:
+        raise MigrafedError("Flower's Ray engine ended without a result; see run.log, or use --engine inprocess")
+    return work.outcome
+
+
+class StoppableGrid(Grid):
+    """Flower's grid, asked for answers often, and left at once when the run is stopped."""
+
+    def __init__(self, grid: Grid, stop: threading.Event) -> None:
+        self._grid, self._stop = grid, stop
+
+    @property
+    def run(self) -> Run:
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        self._grid.set_run(run)
+
+    def get_node_ids(self) -> list[int]:
+        """All nodes; Flower's strategies wait for them."""
+        return sorted(self._grid.get_node_ids())
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Deliver all messages and wait for all replies."""
+        waiting, replies = set(self.push_messages(messages)), []
+        while waiting:
+            if self._stop.is_set():
+                raise RunInterruptedError("stopped while waiting for holders")
+            found = list(self.pull_messages(waiting))
+            replies += found
+            waiting -= {reply.metadata.reply_to_message_id for reply in found}
+            time.sleep(_POLL_SECONDS if waiting else 0)
+        return replies
+
+
+def _backend_config() -> dict[str, Any]:
+    """One core for each actor, as many actors as cores; no dashboard, nothing on the terminal."""
+    init = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    return {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": init}
+
+
+def _write(path: Path, blob: bytes) -> None:
+    """Whole or not at all: an actor may be stopped at any moment."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(blob)
+    part.replace(path)
