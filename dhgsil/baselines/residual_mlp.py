@@ -32,7 +32,8 @@ class MLPConfig:
         learning_rate: Of Adam at the start; it falls to 0 along a cosine over `max_epochs`.
         batch_size: Examples (window, pair) per step.
         horizons_per_step: Horizons drawn per step; all would cost more and teach little more.
-        max_epochs: Passes over the training windows; how many are kept is chosen on the validation span.
+        max_epochs: Epochs tried; how many are kept is chosen on the validation span.
+        epoch_examples: Examples (window, pair) drawn per epoch without replacement; all where there are fewer.
     """
 
     hidden: int = 128
@@ -41,7 +42,8 @@ class MLPConfig:
     learning_rate: float = 4e-3
     batch_size: int = 2048
     horizons_per_step: int = 2
-    max_epochs: int = 10
+    max_epochs: int = 8
+    epoch_examples: int = 750_000
 
 
 class ResidualNetwork(nn.Module):
@@ -136,12 +138,13 @@ class _Fit:
         residual = residual.permute(0, 2, 1).reshape(-1, problem.horizon) / self._scale
         times = torch.as_tensor(origins)
         optimizer = torch.optim.Adam(self._network.parameters(), lr=config.learning_rate)
-        batches = -(-len(residual) // config.batch_size)
+        drawn = min(len(residual), config.epoch_examples)
+        batches = -(-drawn // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches * config.max_epochs)
         generator = torch.Generator().manual_seed(problem.seed)
         errors: list[float] = []
         for _ in range(epochs):
-            for batch in torch.randperm(len(residual), generator=generator).split(config.batch_size):
+            for batch in torch.randperm(len(residual), generator=generator)[:drawn].split(config.batch_size):
                 ahead = torch.randperm(problem.horizon, generator=generator)[: config.horizons_per_step]
                 forecast = self._forward(times[batch // len(cells)], cells[batch % len(cells)], ahead)
                 loss = torch.square(forecast - residual[batch][:, ahead]).mean()
