@@ -22,7 +22,7 @@ from dhgsil.model import graph_order
 from dhgsil.model_config import CYCLE, DataConfig, ModelConfig, ModelSpec
 from dhgsil.series import ODSeries, Step
 from dhgsil.steps import next_step
-from dhgsil.variables import measured_variables, rank_labels
+from dhgsil.variables import measured_variables, rank_labels, trailing_mean
 from dhgsil.windows import Span, Split, window_origins
 
 Batch = dict[str, Tensor]
@@ -64,6 +64,7 @@ class WindowDataset:
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         self._order = graph_order(model, self.num_regions) if model.graph == "random" else None
         self._train_means = _training_means(self.y, split.train)
+        self._levels = self._deviations(margins)
         self.weight = torch.ones(len(self.rows), self.num_regions)
         if data.cells == "off_diagonal":
             self.weight[np.arange(len(self.rows)), self.rows] = 0.0
@@ -119,6 +120,8 @@ class WindowDataset:
         if self.model.pair_features:
             known = {name: mean.expand(len(t), -1, -1, -1) for name, mean in self._train_means.items()}
             known["reverse"] = torch.stack([reverse for _, _, reverse in views])[:, None]
+            known["deviation"] = self._deviation(t)
+            known["sparsity"] = self._sparsity(batch["history"])
             batch["pair_features"] = torch.cat([known[name] for name in self.model.pair_features], dim=1)
         return batch
 
@@ -127,6 +130,33 @@ class WindowDataset:
         steps = self._nodes[past].clone()  # (B, L, N, 7)
         steps[:, 0, :, CHANGES] = 0.0
         return steps.transpose(1, 2).flatten(2)
+
+    def _deviations(self, margins: Margins) -> tuple[Tensor, Tensor]:
+        """Levels of origins and destinations over the input steps, less their training mean, in standard deviations.
+
+        Shapes: -> two of (T, N)
+        """
+        seen, steps = self.split.train.steps, self.data.input_steps
+        away = []
+        for sums in (margins.out_log1p, margins.in_log1p):
+            level = trailing_mean(sums / self.num_regions, steps)
+            level = level - level[seen].mean(axis=0)
+            away.append(torch.as_tensor(level / max(float(level[seen].std()), 1e-6), dtype=torch.float32))
+        return away[0], away[1]
+
+    def _deviation(self, t: Tensor) -> Tensor:
+        """The pair feature `deviation` at steps t: of the origin, the destination, and all. Shapes: (B,) -> (B, 3, R, N)"""
+        out, into = (level[t] for level in self._levels)  # (B, N)
+        shape = (len(t), len(self.rows), self.num_regions)
+        parts = out[:, self.rows, None], into[:, None, :], out.mean(dim=1)[:, None, None]
+        return torch.stack([part.expand(shape) for part in parts], dim=1)
+
+    def _sparsity(self, history: Tensor) -> Tensor:
+        """The pair feature `sparsity`. Shapes: history (B, L, R, N) -> (B, 2, R, N)"""
+        zeros = (history == 0).float().mean(dim=1)
+        if self.data.space == "log1p":
+            return torch.stack([zeros, torch.log1p(torch.expm1(history).mean(dim=1))], dim=1)
+        return torch.stack([zeros, torch.log1p(history.clamp_min(0).mean(dim=1))], dim=1)
 
     def _window_views(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mobility operators P and R and the opposite mean flow of the held rows, as seen from step t."""

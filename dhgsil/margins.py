@@ -1,7 +1,7 @@
 """Margins: what holders may share about the whole of mobility, as sums that add over holders with disjoint rows.
 
 A holder sees only the rows of its own origins, but inflows, the entropy of a region's inflow and the mobility graph
-need everybody's. All of them follow from six arrays that simply add up::
+need everybody's. All of them follow from eight arrays that simply add up::
 
     margins_of(m_tokyo) + margins_of(m_rest)     # equals margins_of(m_tokyo + m_rest)
 
@@ -28,6 +28,8 @@ class Margins:
         diagonal: Flow that stays. Shape (T, N).
         out_mlogm: Sum of m log m over destinations. Shape (T, N).
         in_mlogm: Sum of m log m over origins. Shape (T, N).
+        out_log1p: Sum of log1p(m) over all destinations: the mean level of a region's pairs, small ones too. Shape (T, N).
+        in_log1p: Sum of log1p(m) over all origins. Shape (T, N).
         coarse: Mean matrix of each block of steps; block k ends before step (k + 1) T / K. Shape (K, N, N).
         block_steps: Steps per block; a last incomplete block is dropped.
     """
@@ -37,6 +39,8 @@ class Margins:
     diagonal: np.ndarray
     out_mlogm: np.ndarray
     in_mlogm: np.ndarray
+    out_log1p: np.ndarray
+    in_log1p: np.ndarray
     coarse: np.ndarray
     block_steps: int
 
@@ -107,6 +111,8 @@ def margins_of(m: np.ndarray, *, block_steps: int = 1) -> Margins:
         diagonal=np.diagonal(m, axis1=1, axis2=2).astype(np.float64),
         out_mlogm=mlogm.sum(axis=2),
         in_mlogm=mlogm.sum(axis=1),
+        out_log1p=np.log1p(m).sum(axis=2),
+        in_log1p=np.log1p(m).sum(axis=1),
         coarse=coarse,
         block_steps=block_steps,
     )

@@ -15,11 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from dhgsil.graphs import geography_operator
 
 VariableName = Literal["attraction", "outflow", "retention", "diversity"]
-PairFeature = Literal["reverse", "train_mean", "train_cycle"]
+PairFeature = Literal["reverse", "train_mean", "train_cycle", "deviation", "sparsity"]
 """Extra inputs of the pair context: `reverse`, the mean opposite flow of the latest coarse blocks (shared margins, so a
 holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span;
 `train_cycle`, the pair's mean at each of the seven phases of a week of the training span, less its mean (for daily
-steps; seven inputs)."""
+steps; seven inputs); `deviation`, how far the origin's, the destination's and all pairs' mean log flow of the input steps
+lies from its training mean (shared margins; three inputs); `sparsity`, the share of zeros among the input steps, and log1p
+of their mean flow (two inputs)."""
+PAIR_FEATURE_WIDTH: dict[PairFeature, int] = {
+    "reverse": 1, "train_mean": 1, "train_cycle": 7, "deviation": 3, "sparsity": 2,
+}  # fmt: skip
 CYCLE = 7
 VARIABLES: tuple[VariableName, ...] = ("attraction", "outflow", "retention", "diversity")
 
@@ -78,7 +83,7 @@ class ModelConfig(BaseModel):
     @property
     def num_pair_features(self) -> int:
         """Inputs of the pair context that come from `pair_features`."""
-        return sum(CYCLE if name == "train_cycle" else 1 for name in self.pair_features)
+        return sum(PAIR_FEATURE_WIDTH[name] for name in self.pair_features)
 
 
 @dataclass(frozen=True, eq=False)
