@@ -122,12 +122,13 @@ class AdditiveTemporal(nn.Module):
         steps, horizon = rest.shape[1], future.shape[1]
         nothing = torch.zeros_like(level).expand(-1, horizon, -1)
         trend = season = autoregression = nothing
+        from_context = apply_map(torch.cat([self.trend_map, self.season_map])[:, steps:], context)  # read r only once
         if self.config.trend:
-            theta = apply_map(self.trend_map[:, :steps], rest) + apply_map(self.trend_map[:, steps:], context)
+            theta = apply_map(self.trend_map[:, :steps], rest) + from_context[:, :6]
             trend = apply_map(self.trend_future, theta[:, :3])
             rest = rest - apply_map(self.trend_past, theta[:, 3:]) if self.config.backcast else rest
         if self.config.season:
-            theta = apply_map(self.season_map[:, :steps], rest) + apply_map(self.season_map[:, steps:], context)
+            theta = apply_map(self.season_map[:, :steps], rest) + from_context[:, 6:]
             season = torch.bmm(future, theta)
             rest = rest - torch.bmm(past, theta) if self.config.backcast else rest
         if self.config.autoregression:
