@@ -68,16 +68,25 @@ class FederationSection(FrozenConfig):
     """``[federation]``: who holds what, what they share, and how their updates are combined."""
 
     strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
-    shares: tuple[Share, ...] = ("weights", "weights+margins")
+    shares: tuple[Share, ...] = Field(default=("weights", "weights+margins"), min_length=1)
     proximal_mu: float = Field(default=0.01, gt=0, description="FedProx only")
     server_learning_rate: float = Field(default=1e-2, gt=0, description="FedAdam only")
     vectorise: Literal["auto", "always", "never"] = "auto"
     holders: dict[str, tuple[str, ...]] = Field(min_length=1)
 
+    @field_validator("shares")
+    @classmethod
+    def _each_share_once(cls, shares: tuple[Share, ...]) -> tuple[Share, ...]:
+        if len(set(shares)) != len(shares):
+            raise ValueError("a share is there twice; name each once")
+        return shares
+
     @field_validator("holders")
     @classmethod
     def _each_holds_something(cls, holders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for name, regions in holders.items():
+            if not name.isprintable() or name != name.strip() or not 1 <= len(name) <= 64:
+                raise ValueError(f"holder name {name!r} must be 1 to 64 printable characters, not blank at its ends")
             if not regions:
                 raise ValueError(f"holder '{name}' has no regions; give it at least one or remove it")
             if len(set(regions)) != len(regions):

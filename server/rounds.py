@@ -138,6 +138,8 @@ class Coordinator:
             Message(content=request.to_records(), dst_node_id=node, message_type=MessageType.QUERY)
             for node in sorted(self._grid.get_node_ids())
         ]
+        if not messages:
+            raise TrainingError(f"stage '{stage.name}' has no holders; start them and resume the run")
         replies = self._send(messages)
         return [StatisticsReply.from_records(reply.content).arrays for reply in replies]
 

@@ -63,7 +63,9 @@ class Evaluation:
             country=series.provenance.country, scored=scored, space=data.space, seed=plan.run.seed,
             refit=plan.training.fit_on == "train+validation",
         )  # fmt: skip
-        return cls(plan, series, problem, _scoring(plan, problem), calendar)
+        made = cls(plan, series, problem, _scoring(plan, problem), calendar)
+        calibration_groups(made.scoring, windows=len(made.validation_origins))  # refuses too few errors
+        return made
 
     @property
     def test_origins(self) -> np.ndarray:
@@ -102,8 +104,9 @@ class Evaluation:
     def intervals(self, validation_forecast: np.ndarray) -> ConformalIntervals:
         """Conformal intervals from validation forecasts (W, H, N, N) of a model that was not fitted on them."""
         truth = self.problem.targets(self.validation_origins)
+        groups = calibration_groups(self.scoring, windows=len(truth))
         return conformal_intervals(
-            truth, validation_forecast, scored=self.scoring.scored, level=COVERAGE, groups=self.scoring.deciles
+            truth, validation_forecast, scored=self.scoring.scored, level=COVERAGE, groups=groups
         )
 
     def baseline(self, name: str) -> Score:
@@ -119,6 +122,27 @@ class Evaluation:
     def _origins(self, part: str) -> np.ndarray:
         span = getattr(self.problem.split, part)
         return window_origins(span, input_steps=self.problem.input_steps, horizon=self.problem.horizon)
+
+
+def calibration_groups(scoring: Scoring, *, windows: int) -> np.ndarray:
+    """Groups of pairs by volume for the widths of intervals: deciles, or fewer where validation errors are few.
+
+    Shapes: -> (N, N), 0 for pairs that are not scored
+
+    Raises:
+        PlanError: not even all pairs together have as many validation errors as the coverage needs.
+    """
+    needed = int(np.ceil(COVERAGE / (1 - COVERAGE) - 1e-9))
+    deciles = np.zeros(scoring.scored.shape, dtype=np.int64) if scoring.deciles is None else scoring.deciles
+    for count in range(10, 0, -1):
+        groups = np.where(scoring.scored, np.maximum(1, -(-deciles * count // 10)), 0)
+        sizes = np.bincount(groups.ravel(), minlength=count + 1)[1:]
+        if sizes.min() * windows >= needed:
+            return groups
+    raise PlanError(
+        f"{windows} validation windows of {int(scoring.scored.sum())} pairs give fewer than the {needed} errors that a "
+        f"{COVERAGE:.0%} interval needs; lengthen the validation span"
+    )
 
 
 def baseline_names(plan: Plan) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import importlib.util
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +151,7 @@ def run_on_ray(holders: StoredHolders, run_stage: Callable[[Grid], StageOutcome]
     @server.main()
     def main(grid: Grid, _: Context) -> None:
         try:
-            work.outcome = run_stage(StoppableGrid(grid, work.stop))
+            work.outcome = run_stage(StoppableGrid(grid, len(holders.names), work.stop))
         except MigrafedError as error:
             work.error = error
         finally:
@@ -174,8 +173,8 @@ def run_on_ray(holders: StoredHolders, run_stage: Callable[[Grid], StageOutcome]
 class StoppableGrid(Grid):
     """Flower's grid, asked for answers often, and left at once when the run is stopped."""
 
-    def __init__(self, grid: Grid, stop: threading.Event) -> None:
-        self._grid, self._stop = grid, stop
+    def __init__(self, grid: Grid, nodes: int, stop: threading.Event) -> None:
+        self._grid, self._nodes, self._stop = grid, nodes, stop
 
     @property
     def run(self) -> Run:
@@ -185,8 +184,10 @@ class StoppableGrid(Grid):
         self._grid.set_run(run)
 
     def get_node_ids(self) -> list[int]:
-        """All nodes; Flower's strategies wait for them."""
-        return sorted(self._grid.get_node_ids())
+        """All nodes; the engine registers them while the server already works, so wait for them."""
+        while len(found := list(self._grid.get_node_ids())) < self._nodes:
+            self._pause()
+        return sorted(found)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -203,13 +204,16 @@ class StoppableGrid(Grid):
         """Deliver all messages and wait for all replies."""
         waiting, replies = set(self.push_messages(messages)), []
         while waiting:
-            if self._stop.is_set():
-                raise RunInterruptedError("stopped while waiting for holders")
             found = list(self.pull_messages(waiting))
             replies += found
             waiting -= {reply.metadata.reply_to_message_id for reply in found}
-            time.sleep(_POLL_SECONDS if waiting else 0)
+            if waiting:
+                self._pause()
         return replies
+
+    def _pause(self) -> None:
+        if self._stop.wait(_POLL_SECONDS):
+            raise RunInterruptedError("stopped while waiting for holders; continue the run with --resume")
 
 
 def _backend_config() -> dict[str, Any]:

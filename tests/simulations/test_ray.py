@@ -54,7 +54,9 @@ def stored_agents(folder: Path, plan: Any) -> tuple[StoredHolders, Header]:
 
 def test_any_process_can_continue_for_a_holder(tmp_path: Path) -> None:
     """Each round is answered by a fresh agent, as by another actor; the result is that of one agent."""
-    plan = tiny_plan({"model.pair": "embedding", "federation.vectorise": "never", "federation.holders": {"a": ["C002"]}})
+    plan = tiny_plan(
+        {"model.pair": "embedding", "federation.vectorise": "never", "federation.holders": {"a": ["C002"]}}
+    )
     expected = make_holders(plan)
     outcome = run_stage(plan, expected)
     stored, header = stored_agents(tmp_path, plan)
@@ -106,4 +108,4 @@ def test_stopped_grid_does_not_wait() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(RunInterruptedError):
-        StoppableGrid(Silent(), stop).send_and_receive([])  # type: ignore[arg-type]
+        StoppableGrid(Silent(), 1, stop).send_and_receive([])  # type: ignore[arg-type]

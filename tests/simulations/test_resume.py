@@ -87,7 +87,9 @@ def test_stopped_after_each_round(variant: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stopped_in_every_scope(tmp_path: Path) -> None:
     """Baselines, federations of both shares, pooled and alone: each is continued, none is repeated."""
-    plan = tiny_plan({"federation.shares": ["weights", "weights+margins"], "compare.baselines": ["last_value", "drift"]})
+    plan = tiny_plan(
+        {"federation.shares": ["weights", "weights+margins"], "compare.baselines": ["last_value", "drift"]}
+    )
     simulate(plan, out=tmp_path / "whole")
     assert interrupted_run(plan, tmp_path / "stopped", every=4) >= 3
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
