@@ -100,8 +100,8 @@ def split_of(times: np.ndarray, data: DataSection) -> Split:
 def holder_index(series: ODSeries, data: DataSection, share: Share, totals: Arrays) -> Index:
     """The index of a holder's counts.
 
-    ``total_share`` needs the queries of all holders. With margins it has them; without, a holder's own share is scaled by
-    the part of the regions it holds, so that values stay of the same order.
+    ``total_share`` needs the queries of all holders. With margins it has them; without, a holder's own share is scaled
+    by the part of the regions it holds, so that values stay of the same order.
     """
     train = split_of(series.times, data).train
     if data.index != "total_share":

@@ -25,8 +25,8 @@ BATCH = 8
 class Trained:
     """A holder's dataset with the model it ended with.
 
-    `factor` brings the holder's index to the common one: 1 unless the index is a share of all queries and the holder knows
-    only its own; then the ratio of both over the training span, which only the evaluation knows.
+    `factor` brings the holder's index to the common one: 1 unless the index is a share of all queries and the holder
+    knows only its own; then the ratio of both over the training span, which only the evaluation knows.
     """
 
     dataset: HolderWindows

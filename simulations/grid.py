@@ -43,9 +43,7 @@ class InProcessGrid(Grid):
         self._app, self._together = app, together
         self._holders = {FIRST_NODE + position: name for position, name in enumerate(holders)}
         self._contexts = {
-            node: Context(
-                run_id=1, node_id=node, node_config={NODE_NAME: name}, state=RecordDict(), run_config={}
-            )
+            node: Context(run_id=1, node_id=node, node_config={NODE_NAME: name}, state=RecordDict(), run_config={})
             for node, name in self._holders.items()
         }
         self._numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""The tables of a finished run, made from its scores and its main model (`simulations.run_tables` has their columns)."""
+"""The tables of a finished run, made from its scores and its main model; `simulations.run_tables` has their columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from simulations.run_tables import MODEL
 from simulations.scores import Score
 
 WINDOWS_SHOWN = 6
-_COLUMNS = ("model", "scope", "share", "holder", "scale", "slice", "horizon", "rmse", "mae", "cpc", "mase", "coverage", "seed")  # fmt: skip
+_COLUMNS = (
+    "model", "scope", "share", "holder", "scale", "slice", "horizon", "rmse", "mae", "cpc", "mase", "coverage", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ def run_tables(
         forecasts=_forecasts(evaluation, cuts, pairs),
         parts=_parts(evaluation, holders, cuts, pairs),
         attraction=_attraction(evaluation, cuts[-1]),
-        regions=pd.DataFrame(
-            {"id": regions.codes, "name": regions.names, "lat": regions.lat, "lon": regions.lon}
-        ),
+        regions=pd.DataFrame({"id": regions.codes, "name": regions.names, "lat": regions.lat, "lon": regions.lon}),
         flows=_flows(evaluation, cuts[-1]),
     )
 

@@ -1,8 +1,8 @@
 """When is one stacked call for all holders faster than one call per holder?
 
 Same plan, same data, same steps, in turns; the ratio is CPU time of the loop over CPU time of the stack, so above 1 the
-stack wins. It sets `simulations.vectorised.LARGEST_STACKED`: the stack saves overhead per call, and once a holder's
-window is large enough that arithmetic outweighs it, moving stacked tensors costs more than it saves.
+stack wins. It sets `simulations.vectorised.LARGEST_STACKED`: the stack saves what each call costs, and once a window
+is large enough that arithmetic outweighs it, moving stacked tensors costs more than it saves.
 
     python -m simulations.benchmarks.vectorised --rows 1 2 4 8 --regions 16 47 --holders 8
 """
@@ -22,7 +22,7 @@ from protocol.plan import Plan, parse_plan
 from server.rounds import Stage
 from simulations.benchmarks.timing import alternated, print_table
 from simulations.holders import SimulatedHolders
-from simulations.vectorised import train_together
+from simulations.vectorised import example_size, train_together
 from simulations.worlds.od_counts import WorldConfig, make_world
 
 STEPS = 40
@@ -31,9 +31,9 @@ STAGE = Stage(name="benchmark", share="weights")
 
 @dataclass(frozen=True)
 class Comparison:
-    """CPU seconds of a round, one call per holder and one call for all; `cells` are the scored cells of a holder."""
+    """CPU seconds of a round, one call per holder and one call for all; `size` numbers are in one window."""
 
-    cells: int
+    size: int
     loop: float
     stack: float
 
@@ -85,8 +85,7 @@ def measure(*, regions: int, rows: int, holders: int, repeats: int, channels: in
 
     cases: dict[str, Callable[[], object]] = {"loop": loop, "stack": stack}
     times = alternated(cases, repeats=repeats)
-    cells = sessions[0].dataset.num_examples
-    return Comparison(cells, min(times["loop"].cpu), min(times["stack"].cpu))
+    return Comparison(example_size(sessions[0].dataset), min(times["loop"].cpu), min(times["stack"].cpu))
 
 
 def main() -> None:
@@ -107,10 +106,10 @@ def main() -> None:
                 regions=regions, rows=rows, holders=given.holders, repeats=given.repeats, channels=given.channels
             )
             label = f"N = {regions}, R = {rows}"
-            table.append([label, str(found.cells), found.loop, found.stack, f"{found.ratio:.2f}"])
+            table.append([label, f"{found.size:,}", found.loop, found.stack, f"{found.ratio:.2f}"])
     print_table(
         f"A round of {given.holders} holders, one call each or stacked, {given.threads} thread(s)",
-        ["problem", "scored cells", "loop, CPU s", "stacked, CPU s", "ratio"],
+        ["problem", "numbers in a window", "loop, CPU s", "stacked, CPU s", "ratio"],
         table,
         note="Ratio above 1: stacking is faster.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,7 @@ def test_learning_rate_falls_from_first_to_last() -> None:
     rates = [learning_rate(training, step=step, steps_per_round=4) for step in range(41)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.001)
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates))
 
 
 @given(count=st.integers(1, 30), size=st.integers(0, 12), epochs=st.integers(1, 3), number=st.integers(1, 5))

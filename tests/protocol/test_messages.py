@@ -102,7 +102,7 @@ def test_values_that_are_not_finite_are_refused(bad: float, place: int, kind: ty
 def test_public_weight_is_a_positive_whole_number(weight: float) -> None:
     """A holder cannot vanish from an average, or enter it with the wrong sign."""
     records = EvaluateReply(num_examples=1, error=0.1).to_records()
-    records[METRICS]["num-examples"] = weight
+    records.metric_records[METRICS]["num-examples"] = weight
     with pytest.raises(ProtocolError, match="num-examples"):
         EvaluateReply.from_records(records)
 

@@ -13,8 +13,8 @@ from clients.app import relay
 from protocol.errors import ProtocolError, TrainingError
 from protocol.messages import EvaluateReply, Header, RoundRequest, TrainReply
 from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
-from tests.federation import journal_in, make_holders, run_stage
 from tests.federation import coordinator as make_coordinator
+from tests.federation import journal_in, make_holders, run_stage
 from tests.plans import tiny_plan
 
 HEADER = Header(run="test", plan_hash="a" * 64, stage="stage")
@@ -83,7 +83,7 @@ def test_failing_holder_answers_with_its_error() -> None:
     good, bad = grid.send_and_receive(requests(grid))
     assert not good.has_error()
     assert bad.has_error()
-    assert "no; ask another" in bad.error.reason
+    assert "no; ask another" in str(bad.error.reason)
 
 
 def test_together_handler_goes_first() -> None:

@@ -65,13 +65,13 @@ def interrupted_run(plan: Any, folder: Path, *, every: int) -> int:
             else:
                 simulate(plan, resume=resume, progress=progress)
         except RunInterruptedError as error:
-            assert error.exit_code == 4
-            assert f"--resume {folder}" in str(error)
-            assert not (folder / FACTS_FILE).exists()
-            stops, resume = stops + 1, folder
-            assert stops < 50, "no progress between two stops"
+            stopped, stops, resume = error, stops + 1, folder
         else:
             return stops
+        assert stops < 50, "no progress between two stops"
+        assert stopped.exit_code == 4
+        assert f"--resume {folder}" in str(stopped)
+        assert not (folder / FACTS_FILE).exists()
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -119,9 +119,10 @@ def test_stop_while_a_round_is_trained(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return original(self, request)
 
-    with monkeypatch.context() as patch, pytest.raises(RunInterruptedError):
-        patch.setattr(HolderAgent, "train", train)
+    monkeypatch.setattr(HolderAgent, "train", train)
+    with pytest.raises(RunInterruptedError):
         simulate(plan, out=tmp_path / "stopped")
+    monkeypatch.undo()
     simulate(plan, resume=tmp_path / "stopped")
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
 
