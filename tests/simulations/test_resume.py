@@ -74,6 +74,7 @@ def interrupted_run(plan: Any, folder: Path, *, every: int) -> int:
         assert not (folder / FACTS_FILE).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_stopped_after_each_round(variant: str, tmp_path: Path) -> None:
     """Ctrl-C between rounds of the federation; nothing but the seconds differs at the end."""
