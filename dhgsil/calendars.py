@@ -60,6 +60,26 @@ class Calendar:
         """Number of columns K."""
         return self.basis.shape[1]
 
+    def detailed(self) -> Calendar:
+        """This calendar, all columns."""
+        return self
+
+    def sundays(self) -> Calendar:
+        """The same columns with every day off, by law or custom, a Sunday and nothing else.
+
+        The strongest assumption and the fewest numbers to learn: a day off is like the fifty Sundays of the year.
+        Columns are kept, so that a model's shape does not depend on it.
+        """
+        compact = self.compact()
+        if "holiday" not in self.names:
+            return compact
+        basis, weekdays = compact.basis.copy(), [self.names.index(f"weekday{k}") for k in range(7)]
+        off = basis[:, self.names.index("holiday")] > 0
+        basis[np.ix_(off, weekdays)] = 0.0
+        basis[off, weekdays[6]] = 1.0
+        basis[:, self.names.index("holiday")] = 0.0
+        return Calendar(basis, self.names, self.notes)
+
     def compact(self) -> Calendar:
         """The same columns with one kind of day off only: `holiday` marks rest by law or custom, its details are 0.
 

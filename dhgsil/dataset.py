@@ -8,6 +8,7 @@ Everything a window reads lies in its input steps; scalers come from the trainin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from dhgsil.graphs import mobility_operators, relabelled
 from dhgsil.index import to_model_space
 from dhgsil.margins import Margins, normalised_entropy
 from dhgsil.model import graph_order
-from dhgsil.model_config import CYCLE, DataConfig, ModelConfig, ModelSpec
+from dhgsil.model_config import CYCLE, DataConfig, ModelConfig, ModelSpec, PairFeature
 from dhgsil.series import ODSeries, Step
 from dhgsil.steps import next_step
 from dhgsil.variables import measured_variables, rank_labels, trailing_mean
@@ -56,14 +57,18 @@ class WindowDataset:
         held = m[:, self.rows] * data.scale
         self.y = torch.as_tensor(to_model_space(held, data.space), dtype=torch.float32)  # (T, R, N)
         self.margins = margins
-        known = self.calendar.compact() if model.days_off == "compact" else self.calendar
+        known = {"detailed": Calendar.detailed, "compact": Calendar.compact, "sunday": Calendar.sundays}[
+            model.days_off
+        ](self.calendar)
         self._basis = torch.as_tensor(known.basis)  # (T + H, K)
         self._nodes = torch.as_tensor(_standardised(node_features(margins), split.train), dtype=torch.float32)
         labels = rank_labels(measured_variables(margins, steps=min(data.label_steps, data.input_steps)))
         self._labels = torch.as_tensor(labels, dtype=torch.float32)  # (T, 4, N)
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         self._order = graph_order(model, self.num_regions) if model.graph == "random" else None
-        self._train_means = _training_means(self.y, split.train)
+        self._train_mean, self._train_cycle = _training_means(self.y, split.train)
+        opposite = margins.training_mean(split.train.stop).T[self.rows] * data.scale
+        self._train_reverse = torch.as_tensor(to_model_space(opposite, data.space), dtype=torch.float32)
         self._levels = self._deviations(margins)
         self.weight = torch.ones(len(self.rows), self.num_regions)
         if data.cells == "off_diagonal":
@@ -118,18 +123,35 @@ class WindowDataset:
             "pair_weight": self.weight.expand(len(t), -1, -1),
         }
         if self.model.pair_features:
-            known = {name: mean.expand(len(t), -1, -1, -1) for name, mean in self._train_means.items()}
-            known["reverse"] = torch.stack([reverse for _, _, reverse in views])[:, None]
-            known["deviation"] = self._deviation(t)
-            known["sparsity"] = self._sparsity(batch["history"])
-            batch["pair_features"] = torch.cat([known[name] for name in self.model.pair_features], dim=1)
+            batch["pair_features"] = self.pair_features(origins)
         return batch
+
+    def pair_features(self, origins: np.ndarray) -> Tensor:
+        """The pair features switched on, side by side. Shapes: origins (B,) -> (B, Q, R, N)"""
+        t = torch.as_tensor(origins)
+        makers: dict[PairFeature, Callable[[Tensor], Tensor]] = {
+            "reverse": self._reverse,
+            "train_mean": lambda t: self._train_mean.expand(len(t), 1, -1, -1),
+            "train_reverse": lambda t: self._train_reverse.expand(len(t), 1, -1, -1),
+            "train_cycle": self._cycle_ahead,
+            "deviation": self._deviation,
+            "sparsity": self._sparsity,
+        }
+        return torch.cat([makers[name](t) for name in self.model.pair_features], dim=1)
+
+    def _reverse(self, t: Tensor) -> Tensor:
+        return torch.stack([self._window_views(int(step))[2] for step in t])[:, None]
+
+    def _cycle_ahead(self, t: Tensor) -> Tensor:
+        """The pair's weekly cycle, beginning with the phase of the first target step. Shapes: (B,) -> (B, 7, R, N)"""
+        phases = (t[:, None] + 1 + torch.arange(CYCLE)) % CYCLE
+        return self._train_cycle[phases]
 
     def _stacked_nodes(self, past: Tensor) -> Tensor:
         """Node features of the input steps side by side; a change needs two steps, so the first has none."""
         steps = self._nodes[past].clone()  # (B, L, N, 7)
         steps[:, 0, :, CHANGES] = 0.0
-        return steps.transpose(1, 2).flatten(2)
+        return steps.transpose(1, 2).flatten(2) * float(self.model.node_features)
 
     def _deviations(self, margins: Margins) -> tuple[Tensor, Tensor]:
         """Levels of origins and destinations over the input steps, less their training mean, in standard deviations.
@@ -145,18 +167,17 @@ class WindowDataset:
         return away[0], away[1]
 
     def _deviation(self, t: Tensor) -> Tensor:
-        """The pair feature `deviation` at steps t: of the origin, the destination, and all. Shapes: (B,) -> (B, 3, R, N)"""
+        """`deviation` at steps t: of the origin, the destination, and all. Shapes: (B,) -> (B, 3, R, N)"""
         out, into = (level[t] for level in self._levels)  # (B, N)
         shape = (len(t), len(self.rows), self.num_regions)
         parts = out[:, self.rows, None], into[:, None, :], out.mean(dim=1)[:, None, None]
         return torch.stack([part.expand(shape) for part in parts], dim=1)
 
-    def _sparsity(self, history: Tensor) -> Tensor:
-        """The pair feature `sparsity`. Shapes: history (B, L, R, N) -> (B, 2, R, N)"""
-        zeros = (history == 0).float().mean(dim=1)
-        if self.data.space == "log1p":
-            return torch.stack([zeros, torch.log1p(torch.expm1(history).mean(dim=1))], dim=1)
-        return torch.stack([zeros, torch.log1p(history.clamp_min(0).mean(dim=1))], dim=1)
+    def _sparsity(self, t: Tensor) -> Tensor:
+        """The pair feature `sparsity`. Shapes: (B,) -> (B, 2, R, N)"""
+        history = self.y[t[:, None] + torch.arange(1 - self.data.input_steps, 1)]
+        flow = torch.expm1(history) if self.data.space == "log1p" else history.clamp_min(0)
+        return torch.stack([(history == 0).float().mean(dim=1), torch.log1p(flow.mean(dim=1))], dim=1)
 
     def _window_views(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mobility operators P and R and the opposite mean flow of the held rows, as seen from step t."""
@@ -193,15 +214,14 @@ def _standardised(features: np.ndarray, train: Span) -> np.ndarray:
     return (features - seen.mean(axis=(0, 1))) / np.where(spread > 0, spread, 1.0)
 
 
-def _training_means(y: Tensor, train: Span) -> dict[str, Tensor]:
+def _training_means(y: Tensor, train: Span) -> tuple[Tensor, Tensor]:
     """Mean of each pair over the training span (1, R, N), and at each phase of a week, less that mean (7, R, N)."""
     seen = y[train.steps]
     mean = seen.mean(dim=0, keepdim=True)
     if len(seen) < CYCLE:
-        return {"train_mean": mean, "train_cycle": torch.zeros(CYCLE, *mean.shape[1:])}
+        return mean, torch.zeros(CYCLE, *mean.shape[1:])
     phase = torch.arange(train.start, train.stop) % CYCLE
-    cycle = torch.stack([seen[phase == k].mean(dim=0) for k in range(CYCLE)])
-    return {"train_mean": mean, "train_cycle": cycle - mean}
+    return mean, torch.stack([seen[phase == k].mean(dim=0) for k in range(CYCLE)]) - mean
 
 
 def _with_future(times: np.ndarray, step: Step, horizon: int) -> np.ndarray:

@@ -28,7 +28,7 @@ class Margins:
         diagonal: Flow that stays. Shape (T, N).
         out_mlogm: Sum of m log m over destinations. Shape (T, N).
         in_mlogm: Sum of m log m over origins. Shape (T, N).
-        out_log1p: Sum of log1p(m) over all destinations: the mean level of a region's pairs, small ones too. Shape (T, N).
+        out_log1p: Sum of log1p(m) over all destinations: the level of a region's pairs, small ones too. Shape (T, N).
         in_log1p: Sum of log1p(m) over all origins. Shape (T, N).
         coarse: Mean matrix of each block of steps; block k ends before step (k + 1) T / K. Shape (K, N, N).
         block_steps: Steps per block; a last incomplete block is dropped.
@@ -83,6 +83,11 @@ class Margins:
         if stop == 0:
             return np.zeros(self.coarse.shape[1:])
         return self.coarse[first:stop].mean(axis=0)
+
+    def training_mean(self, stop: int) -> np.ndarray:
+        """Mean matrix over all blocks complete before step `stop`; zeros if there is none. Shapes: -> (N, N)"""
+        blocks = min(stop // self.block_steps, len(self.coarse))
+        return self.coarse[:blocks].mean(axis=0) if blocks else np.zeros(self.coarse.shape[1:])
 
     def block_range(self, t: int, *, input_steps: int) -> tuple[int, int]:
         """Half-open range of the blocks `mean_flow` averages; (0, 0) if none is complete."""

@@ -95,8 +95,10 @@ class DHGSIL(nn.Module):
         )
         variables, projections = self.variables(u, v)
         level, rest = self.temporal.level(history.flatten(2))
-        context = self.context(u[:, rows], v, self._pair_inputs(batch, level, rest), self._calendar(batch))
-        parts = self.temporal(level, rest, context, batch["season_past"], batch["season_future"])
+        mask = batch["context_dropout"][:, :, rows] if "context_dropout" in batch else None
+        context = self.context(u[:, rows], v, self._pair_inputs(batch, level, rest), self._calendar(batch), mask)
+        features = batch["pair_features"].flatten(2) if self.config.pair_features else None
+        parts = self.temporal(level, rest, context, features, batch["season_past"], batch["season_future"])
         structure = self._structure(variables, rows) if self.config.structure else torch.zeros_like(parts.level)
         level, trend, season, autoregression, structure = (part.reshape(shape) for part in (*parts, structure))
         return Forecast(level, trend, season, autoregression, structure, variables, projections)
@@ -142,8 +144,21 @@ def personal_parameter_names(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if name.startswith(PERSONAL_PREFIX))
 
 
-def draw_dropout(config: ModelConfig, *, windows: int, num_regions: int, generator: torch.Generator) -> Tensor:
-    """Dropout masks for `batch["dropout"]`: 0 or 1 / (1 - dropout). Shape (windows, layers, N, channels)."""
-    keep = 1 - config.dropout
-    shape = (windows, config.layers, num_regions, config.channels)
-    return torch.bernoulli(torch.full(shape, keep), generator=generator) / keep
+def draw_dropout(
+    config: ModelConfig, *, windows: int, num_regions: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Dropout masks of a batch, 0 or 1 / (1 - dropout); of all regions, so that every holder draws the same.
+
+    Shapes, where switched on: `dropout` (windows, layers, N, channels), `context_dropout` (windows, context_channels, N).
+    """
+    masks = {}
+    if config.dropout and config.layers:
+        masks["dropout"] = _mask((windows, config.layers, num_regions, config.channels), config.dropout, generator)
+    if config.context_dropout:
+        shape = (windows, config.context_channels, num_regions)
+        masks["context_dropout"] = _mask(shape, config.context_dropout, generator)
+    return masks
+
+
+def _mask(shape: tuple[int, ...], dropped: float, generator: torch.Generator) -> Tensor:
+    return torch.bernoulli(torch.full(shape, 1 - dropped), generator=generator) / (1 - dropped)

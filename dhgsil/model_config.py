@@ -15,15 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from dhgsil.graphs import geography_operator
 
 VariableName = Literal["attraction", "outflow", "retention", "diversity"]
-PairFeature = Literal["reverse", "train_mean", "train_cycle", "deviation", "sparsity"]
-"""Extra inputs of the pair context: `reverse`, the mean opposite flow of the latest coarse blocks (shared margins, so a
-holder that does not see the destination's row has it); `train_mean`, the pair's mean over the training span;
-`train_cycle`, the pair's mean at each of the seven phases of a week of the training span, less its mean (for daily
-steps; seven inputs); `deviation`, how far the origin's, the destination's and all pairs' mean log flow of the input steps
-lies from its training mean (shared margins; three inputs); `sparsity`, the share of zeros among the input steps, and log1p
-of their mean flow (two inputs)."""
+PairFeature = Literal["reverse", "train_mean", "train_reverse", "train_cycle", "deviation", "sparsity"]
+"""Extra inputs of a pair, for the context and the autoregression.
+
+reverse        mean opposite flow of the latest coarse blocks (shared margins: a holder need not see the destination's row)
+train_mean     the pair's mean over the training span
+train_reverse  the opposite pair's mean flow over the training span (shared margins)
+train_cycle    the pair's mean at each phase of a week of the training span, less its mean, from the first target step on
+               (daily steps; seven inputs)
+deviation      how far the mean log flow of the origin, of the destination and of all pairs in the input steps lies from
+               its training mean (shared margins; three inputs)
+sparsity       share of zeros among the input steps, and log1p of their mean flow (two inputs)
+"""
 PAIR_FEATURE_WIDTH: dict[PairFeature, int] = {
-    "reverse": 1, "train_mean": 1, "train_cycle": 7, "deviation": 3, "sparsity": 2,
+    "reverse": 1, "train_mean": 1, "train_reverse": 1, "train_cycle": 7, "deviation": 3, "sparsity": 2,
 }  # fmt: skip
 CYCLE = 7
 VARIABLES: tuple[VariableName, ...] = ("attraction", "outflow", "retention", "diversity")
@@ -55,6 +60,9 @@ class ModelConfig(BaseModel):
     projection_channels: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    node_features: bool = True  # spec: True; False leaves a region only its embedding
+    rows_per_step: int = Field(default=0, ge=0, description="origins drawn for a training step; spec: 0, all held")
+
     geography: bool = True
     mobility: Literal["diff", "lowpass", "signed", "off"] = "diff"
     graph: Literal["data", "random"] = "data"  # random: equal degrees, for the ablation
@@ -63,13 +71,15 @@ class ModelConfig(BaseModel):
     temporal: Literal["additive", "gru"] = "additive"
     trend: bool = True
     season: bool = True
+    season_form: Literal["bilinear", "network"] = "bilinear"  # spec: bilinear; network adds `CalendarNetwork`
     autoregression: bool = True
     structure: bool = True
     backcast: bool = True
 
     context_inputs: Literal["static", "history"] = "static"
     calendar_context: Literal["none", "future", "both"] = "none"  # spec: none; basis rows the pair context sees
-    days_off: Literal["detailed", "compact"] = "detailed"  # compact: one holiday column, see `Calendar.compact`
+    days_off: Literal["detailed", "compact", "sunday"] = "detailed"  # see `Calendar.compact` and `Calendar.sundays`
+    context_dropout: float = Field(default=0.0, ge=0, lt=1)  # spec: 0; a unit of an origin's contexts at a time
     pair_features: tuple[PairFeature, ...] = ()  # spec: none; see `PairFeature`
     pair: Literal["none", "embedding"] = "none"
     pair_channels: int = Field(default=8, ge=1)

@@ -43,6 +43,8 @@ from protocol.tasks import Arrays
 
 SYNTHETIC = "synthetic"
 _MARGIN = "margin."
+ROW_AXES = {"history": 2, "target": 2, "pair_features": 2, "rows": 1, "pair_weight": 1}
+"""Tensors of a batch that have the held rows as an axis, and which."""
 
 
 class SplitDates(FrozenConfig):
@@ -97,6 +99,18 @@ def split_of(times: np.ndarray, data: DataSection) -> Split:
     return chronological_split(len(times), fractions=data.fractions)
 
 
+def indexed_counts(series: ODSeries, data: DataSection) -> np.ndarray:
+    """Counts the index is made of: without those that stay, if shares of a row are forecast for other regions only.
+
+    Otherwise a row's large diagonal would decide the scale of cells that are never scored against it.
+
+    Shapes: -> (T, N, N)
+    """
+    if data.index != "row_share" or data.cells != "off_diagonal":
+        return series.counts
+    return series.counts * (1 - np.eye(series.num_regions, dtype=np.int64))
+
+
 def holder_index(series: ODSeries, data: DataSection, share: Share, totals: Arrays) -> Index:
     """The index of a holder's counts.
 
@@ -105,7 +119,7 @@ def holder_index(series: ODSeries, data: DataSection, share: Share, totals: Arra
     """
     train = split_of(series.times, data).train
     if data.index != "total_share":
-        return fit_index(series.counts, data.index, train=train)
+        return fit_index(indexed_counts(series, data), data.index, train=train)
     if share == "weights+margins":
         return fit_index(series.counts, data.index, train=train, totals=totals["totals"])
     kappa = QUERIES_PER_MILLION * float(series.observed.mean())
@@ -126,8 +140,9 @@ class HolderWindows(WindowDataset):
 
     @property
     def shape_key(self) -> tuple[int, ...]:
-        """Number of rows held; everything else is the same for all holders of a plan."""
-        return (len(self.rows),)
+        """Rows in a training step; everything else is the same for all holders of a plan."""
+        held, drawn = len(self.rows), self.model.rows_per_step
+        return (min(held, drawn) if drawn else held,)
 
     def examples(self, split: str) -> np.ndarray:
         """Origins of the windows of a split (int64), in time order."""
@@ -138,14 +153,20 @@ class HolderWindows(WindowDataset):
         return self.origins(split)
 
     def training_batch(self, examples: np.ndarray, *, draw: int) -> dict[str, Tensor]:
-        """A batch with dropout masks drawn from (seed, draw): the same for every holder and for a resumed run."""
-        batch = self.batch(examples)
-        if self.model.dropout and self.model.layers:
-            generator = torch.Generator().manual_seed((self._seed << 32) + draw)
-            batch["dropout"] = draw_dropout(
-                self.model, windows=len(examples), num_regions=self.num_regions, generator=generator
-            )
-        return batch
+        """A batch with what is random in training, drawn from (seed, draw), so that a resumed run draws the same.
+
+        Dropout masks are the same for every holder. With `rows_per_step`, that many of the held rows at random.
+        """
+        generator = torch.Generator().manual_seed((self._seed << 32) + draw)
+        masks = draw_dropout(self.model, windows=len(examples), num_regions=self.num_regions, generator=generator)
+        batch = self.batch(examples) | masks
+        count = self.model.rows_per_step
+        if not count or count >= len(self.rows):
+            return batch
+        chosen = torch.randperm(len(self.rows), generator=generator)[:count].sort().values
+        return batch | {
+            name: batch[name].index_select(axis, chosen) for name, axis in ROW_AXES.items() if name in batch
+        }
 
 
 class DHGSILTask:
@@ -196,7 +217,7 @@ class DHGSILTask:
         if phase == "totals":
             return {"totals": tables.counts.sum(axis=(1, 2)).astype(np.float64)}
         data = data_section(plan)
-        m = holder_index(tables, data, share, totals).apply(tables.counts)
+        m = holder_index(tables, data, share, totals).apply(indexed_counts(tables, data))
         own = margins_of(m, block_steps=data.block_steps)
         windows = self._windows(tables, plan, m, own)
         sums = normal_equations(windows, windows.examples(plan.training.fit_on))
@@ -208,7 +229,7 @@ class DHGSILTask:
     def prepare(self, tables: ODSeries, plan: Plan, share: Share, totals: Arrays) -> HolderWindows:
         """Windows of the holder's rows, with its own margins or those summed over all holders."""
         data = data_section(plan)
-        m = holder_index(tables, data, share, totals).apply(tables.counts)
+        m = holder_index(tables, data, share, totals).apply(indexed_counts(tables, data))
         if share == "weights":
             margins = margins_of(m, block_steps=data.block_steps)
         else:

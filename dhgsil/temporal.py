@@ -5,7 +5,7 @@ With y (L) the history of a pair in model space, r its context and y~ = y - leve
     level           softmax(w) . y
     trend           sum_k theta_k (h/H)^k, k = 0..2;      theta = W_tr [y~ | r], backcast taken off y~
     season          B(t+h) theta_s, B the calendar basis; theta_s = W_se [y~ | r], backcast B(l) theta_s taken off y~
-    autoregression  W_ar [y~ | level | 1], one linear map for all pairs
+    autoregression  W_ar [y~ | level | x | 1], one linear map for all pairs; x the pair features, if any
 
 W_tr and W_se start at 0 and W_ar at pooled least squares, so training starts from the linear model and must earn
 anything more. `[y~ | level | 1]` spans all linear autoregressions with intercept; W_ar y~ alone would fix the sum of
@@ -58,10 +58,13 @@ class PairContext(nn.Module):
         self.from_calendar = nn.Linear(steps * spec.season_dim, hidden, bias=False) if steps else None
         self.second = _matrix(config.context_channels, hidden)
 
-    def forward(self, u: Tensor, v: Tensor, inputs: Tensor, calendar: Tensor | None) -> Tensor:
-        """Context of all pairs of R origins with N destinations.
+    def forward(
+        self, u: Tensor, v: Tensor, inputs: Tensor, calendar: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Context of all pairs of R origins with N destinations; `mask` is the dropout of the first layer.
 
-        Shapes: u (B, R, C), v (B, N, C), inputs (B, I, R*N), calendar (B, steps*K) -> (B, context_channels, R*N)
+        Shapes: u (B, R, C), v (B, N, C), inputs (B, I, R*N), calendar (B, steps*K), mask (B, hidden, R)
+            -> (B, context_channels, R*N)
         """
         batch, origins, _ = u.shape
         constant = self.from_origin(u)  # (B, R, hidden)
@@ -72,7 +75,10 @@ class PairContext(nn.Module):
         ends = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)  # (B, N, C+1)
         first = torch.bmm(maps, ends.mT).view(batch, -1, origins * v.shape[1])
         first = torch.baddbmm(first, _shared(self.from_pair_inputs, batch), inputs)
-        return apply_map(self.second, first.relu()).relu()
+        hidden = first.relu()
+        if mask is not None:
+            hidden = (hidden.unflatten(2, (origins, -1)) * mask[..., None]).flatten(2)
+        return apply_map(self.second, hidden).relu()
 
 
 def apply_map(weights: Tensor, x: Tensor) -> Tensor:
@@ -101,8 +107,9 @@ class AdditiveTemporal(nn.Module):
         self.level_weights = nn.Parameter(torch.zeros(steps))
         self.trend_map = nn.Parameter(torch.zeros(6, steps + context))
         self.season_map = nn.Parameter(torch.zeros(spec.season_dim, steps + context))
-        self.autoregression_map = nn.Parameter(torch.zeros(spec.horizon, steps + 1))
+        self.autoregression_map = nn.Parameter(torch.zeros(spec.horizon, steps + 1 + config.num_pair_features))
         self.autoregression_bias = nn.Parameter(torch.zeros(spec.horizon, 1))
+        self.interaction = CalendarNetwork(config, spec) if config.season_form == "network" else None
         powers = torch.arange(3)
         ahead = torch.arange(1, spec.horizon + 1)[:, None] / spec.horizon
         behind = torch.arange(1 - steps, 1)[:, None] / steps
@@ -114,10 +121,13 @@ class AdditiveTemporal(nn.Module):
         level = apply_map(torch.softmax(self.level_weights, dim=0)[None], history)
         return level, history - level
 
-    def forward(self, level: Tensor, rest: Tensor, context: Tensor, past: Tensor, future: Tensor) -> TemporalParts:
+    def forward(
+        self, level: Tensor, rest: Tensor, context: Tensor, features: Tensor | None, past: Tensor, future: Tensor
+    ) -> TemporalParts:
         """Parts of the forecast.
 
-        Shapes: level (B, 1, P), rest (B, L, P), context (B, C, P), past (B, L, K), future (B, H, K) -> parts (B, H, P)
+        Shapes: level (B, 1, P), rest (B, L, P), context (B, C, P), features (B, Q, P), past (B, L, K),
+            future (B, H, K) -> parts (B, H, P)
         """
         steps, horizon = rest.shape[1], future.shape[1]
         nothing = torch.zeros_like(level).expand(-1, horizon, -1)
@@ -130,11 +140,36 @@ class AdditiveTemporal(nn.Module):
         if self.config.season:
             theta = apply_map(self.season_map[:, :steps], rest) + from_context[:, 6:]
             season = torch.bmm(future, theta)
+            if self.interaction is not None:
+                season = season + self.interaction(torch.cat([rest, level, context], dim=1), future)
             rest = rest - torch.bmm(past, theta) if self.config.backcast else rest
         if self.config.autoregression:
-            inputs = torch.cat([rest, level], dim=1)
+            inputs = torch.cat([rest, level] if features is None else [rest, level, features], dim=1)
             autoregression = apply_map(self.autoregression_map, inputs) + self.autoregression_bias
         return TemporalParts(level.expand(-1, horizon, -1), trend, season, autoregression)
+
+
+class CalendarNetwork(nn.Module):
+    """What the calendar of a target step does to a pair in its present state, beyond the bilinear season.
+
+    w . relu(A [y~ | level | r] + C B(t+h) + e_h): a hidden layer per step ahead; w starts at 0. Part of the season.
+    """
+
+    def __init__(self, config: ModelConfig, spec: ModelSpec) -> None:
+        super().__init__()
+        hidden = config.context_channels
+        self.from_state = _matrix(hidden, spec.input_steps + 1 + config.context_channels)
+        self.from_calendar = nn.Linear(spec.season_dim, hidden, bias=False)
+        self.from_step = nn.Parameter(torch.zeros(spec.horizon, hidden))
+        self.read_out = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, state: Tensor, future: Tensor) -> Tensor:
+        """Shapes: state (B, L+1+C, P), future (B, H, K) -> (B, H, P)"""
+        base = apply_map(self.from_state, state)  # (B, hidden, P)
+        steps = self.from_calendar(future) + self.from_step  # (B, H, hidden)
+        return torch.stack(
+            [self.read_out @ (base + steps[:, h, :, None]).relu() for h in range(future.shape[1])], dim=1
+        )
 
 
 class RecurrentTemporal(nn.Module):
@@ -152,7 +187,8 @@ class RecurrentTemporal(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3 * hidden, 1))
         self.start = _matrix(hidden, config.context_channels)
         self.read_out = nn.Parameter(torch.zeros(spec.horizon, hidden))
-        self.autoregression_map = nn.Parameter(torch.zeros(spec.horizon, spec.input_steps + 1))
+        columns = spec.input_steps + 1 + config.num_pair_features
+        self.autoregression_map = nn.Parameter(torch.zeros(spec.horizon, columns))
         self.autoregression_bias = nn.Parameter(torch.zeros(spec.horizon, 1))
 
     def level(self, history: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +196,9 @@ class RecurrentTemporal(nn.Module):
         level = apply_map(torch.softmax(self.level_weights, dim=0)[None], history)
         return level, history - level
 
-    def forward(self, level: Tensor, rest: Tensor, context: Tensor, past: Tensor, future: Tensor) -> TemporalParts:
+    def forward(
+        self, level: Tensor, rest: Tensor, context: Tensor, features: Tensor | None, past: Tensor, future: Tensor
+    ) -> TemporalParts:
         """Shapes: as in `AdditiveTemporal.forward`."""
         state = torch.tanh(apply_map(self.start, context))
         for step in range(rest.shape[1]):
@@ -171,7 +209,13 @@ class RecurrentTemporal(nn.Module):
             reset = torch.sigmoid(given[:, self.hidden : -self.hidden] + kept[:, self.hidden : -self.hidden])
             fresh = torch.tanh(given[:, -self.hidden :] + reset * kept[:, -self.hidden :])
             state = update * state + (1 - update) * fresh
-        linear = apply_map(self.autoregression_map, torch.cat([rest, level], dim=1)) + self.autoregression_bias
+        linear = (
+            apply_map(
+                self.autoregression_map,
+                torch.cat([rest, level] if features is None else [rest, level, features], dim=1),
+            )
+            + self.autoregression_bias
+        )
         nothing = torch.zeros_like(level).expand(-1, self.horizon, -1)
         return TemporalParts(
             level.expand(-1, self.horizon, -1), nothing, nothing, linear + apply_map(self.read_out, state)

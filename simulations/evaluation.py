@@ -19,7 +19,7 @@ from dhgsil.index import fit_index, to_model_space
 from dhgsil.intervals import ConformalIntervals, conformal_intervals
 from dhgsil.metrics import Scoring, seasonal_mae, volume_deciles
 from dhgsil.series import ODSeries
-from dhgsil.task import data_section, split_of
+from dhgsil.task import data_section, indexed_counts, split_of
 from dhgsil.windows import window_origins
 from protocol.errors import PlanError
 from protocol.plan import Plan
@@ -44,7 +44,8 @@ class Evaluation:
         """Build problem and scoring from the pooled series; all statistics from the training span."""
         data = data_section(plan)
         split = split_of(series.times, data)
-        m = fit_index(series.counts, data.index, train=split.train).apply(series.counts) * data.scale
+        counts = indexed_counts(series, data)
+        m = fit_index(counts, data.index, train=split.train).apply(counts) * data.scale
         if m.min() < 0:
             raise PlanError(
                 f'index = "{data.index}" gives values below 0 outside the training span, margins need '
@@ -61,7 +62,6 @@ class Evaluation:
             y=to_model_space(m, data.space), m=m, calendar=calendar.basis, distance=series.regions.distance_km(),
             split=split, input_steps=data.input_steps, horizon=data.horizon, season_length=season, times=series.times,
             country=series.provenance.country, scored=scored, space=data.space, seed=plan.run.seed,
-            refit=plan.training.fit_on == "train+validation",
         )  # fmt: skip
         made = cls(plan, series, problem, _scoring(plan, problem), calendar)
         calibration_groups(made.scoring, windows=len(made.validation_origins))  # refuses too few errors

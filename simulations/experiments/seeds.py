@@ -2,7 +2,7 @@
 
     python -m simulations.experiments.seeds plans/japan_regions.toml --data DIR --seeds 5 --out runs/japan
 
-Baselines without randomness are run once, with the first seed; a finished seed is not run again. Comparisons average
+Baselines without randomness, and each holder alone, are run once, with the first seed; a finished seed is not run again. Comparisons average
 the window losses of a model over its seeds before the bootstrap, so the interval is over time and not over seeds.
 """
 
@@ -49,6 +49,7 @@ class Job:
         overrides = dict(self.overrides)
         if self.seed > 0:
             overrides["compare.baselines"] = str(list(RANDOM_BASELINES)).replace("'", '"')
+            overrides["compare.alone"] = "false"
         return load_plan(self.plan_file, overrides=overrides, seed=self.seed)
 
 
