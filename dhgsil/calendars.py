@@ -74,8 +74,8 @@ class Calendar:
         if "holiday" not in self.names:
             return compact
         basis, weekdays = compact.basis.copy(), [self.names.index(f"weekday{k}") for k in range(7)]
-        off = basis[:, self.names.index("holiday")] > 0
-        basis[np.ix_(off, weekdays)] = 0.0
+        off = np.flatnonzero(basis[:, self.names.index("holiday")] > 0)
+        basis[off[:, None], weekdays] = 0.0
         basis[off, weekdays[6]] = 1.0
         basis[:, self.names.index("holiday")] = 0.0
         return Calendar(basis, self.names, self.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Self
 
@@ -11,7 +12,7 @@ from dhgsil.baselines.festival import year_ago_by_festival
 from dhgsil.baselines.problem import NOTHING_CHOSEN, Array, Problem, Steps, UnavailableBaselineError
 
 
-class Copies:
+class Copies(ABC):
     """Mean over past steps of the same pair; a subclass says which steps."""
 
     name = ""
@@ -27,9 +28,9 @@ class Copies:
         sources = self._problem.checked(self.sources(self._problem, origins), name=self.name)
         return np.mean([self._problem.y[sources[..., k]] for k in range(sources.shape[-1])], axis=0)
 
+    @abstractmethod
     def sources(self, problem: Problem, origins: Steps) -> Steps:
         """Past steps averaged for each target, (W, H, number of steps); none after its origin."""
-        raise NotImplementedError
 
 
 class LastValue(Copies):

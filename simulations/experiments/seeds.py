@@ -2,8 +2,9 @@
 
     python -m simulations.experiments.seeds plans/japan_regions.toml --data DIR --seeds 5 --out runs/japan
 
-Baselines without randomness, and each holder alone, are run once, with the first seed; a finished seed is not run again. Comparisons average
-the window losses of a model over its seeds before the bootstrap, so the interval is over time and not over seeds.
+Baselines without randomness, and each holder alone, are run once, with the first seed; a finished seed is not run
+again. Comparisons average the window losses of a model over its seeds before the bootstrap, so the interval is over
+time and not over seeds.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_modules_are_named_after_what_they_hold() -> None:
 
 
 def test_packages_have_an_empty_init() -> None:
-    """Flower imports `server` and `clients` while it builds a bundle; importing a package must cost nothing."""
+    """Importing a package must cost nothing and have no effect."""
     folders = {path.parent for path in MODULES}
     assert not [where(folder) for folder in folders if not (folder / "__init__.py").is_file()]
     assert not [where(path) for path in MODULES if path.name == "__init__.py" and path.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""What is shipped: exactly the packages meant to be, in the wheel and in the bundle that Flower sends to holders."""
+"""What is shipped: exactly the packages meant to be in the wheel, with every file they read."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -152,7 +153,7 @@ def test_damage_is_refused(folder: Path, name: str, damage: str) -> None:
         ({"extra": 1}, "columns"),
     ],
 )
-def test_each_rule_of_a_table(change: dict[str, object], message: str) -> None:
+def test_each_rule_of_a_table(change: dict[str, Any], message: str) -> None:
     """Values outside their rule are refused with column and row."""
     with pytest.raises(RunFolderError, match=message):
         checked(small_tables().metrics.assign(**change), METRICS)
