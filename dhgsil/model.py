@@ -149,7 +149,7 @@ def draw_dropout(
 ) -> dict[str, Tensor]:
     """Dropout masks of a batch, 0 or 1 / (1 - dropout); of all regions, so that every holder draws the same.
 
-    Shapes, where switched on: `dropout` (windows, layers, N, channels), `context_dropout` (windows, context_channels, N).
+    Shapes, where switched on: `dropout` (windows, layers, N, channels), `context_dropout` (windows, hidden, N).
     """
     masks = {}
     if config.dropout and config.layers:

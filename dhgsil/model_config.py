@@ -18,13 +18,13 @@ VariableName = Literal["attraction", "outflow", "retention", "diversity"]
 PairFeature = Literal["reverse", "train_mean", "train_reverse", "train_cycle", "deviation", "sparsity"]
 """Extra inputs of a pair, for the context and the autoregression.
 
-reverse        mean opposite flow of the latest coarse blocks (shared margins: a holder need not see the destination's row)
+reverse        mean opposite flow of the latest coarse blocks (shared margins: a holder need not see those rows)
 train_mean     the pair's mean over the training span
 train_reverse  the opposite pair's mean flow over the training span (shared margins)
-train_cycle    the pair's mean at each phase of a week of the training span, less its mean, from the first target step on
-               (daily steps; seven inputs)
-deviation      how far the mean log flow of the origin, of the destination and of all pairs in the input steps lies from
-               its training mean (shared margins; three inputs)
+train_cycle    the pair's mean at each phase of a week of the training span, less its mean, from the first target
+               step on (daily steps; seven inputs)
+deviation      how far the mean log flow of the origin, of the destination and of all pairs in the input steps lies
+               from its training mean (shared margins; three inputs)
 sparsity       share of zeros among the input steps, and log1p of their mean flow (two inputs)
 """
 PAIR_FEATURE_WIDTH: dict[PairFeature, int] = {

@@ -95,3 +95,17 @@ def test_unknown_country_is_refused_with_the_way_out() -> None:
     """A country without known holidays is an input error."""
     with pytest.raises(DataError, match="ISO 3166"):
         calendar_features(days("2020-01-01", 10), "day", "XX", training_steps=10)
+
+
+def test_a_day_off_can_be_a_sunday() -> None:
+    """`sundays` turns a holiday on a working day, and a customary day, into a Sunday and leaves other days alone."""
+    times = np.arange("2020-12-21", "2021-01-18", dtype="datetime64[D]")
+    calendar = calendar_features(times, "day", "JP", training_steps=28)
+    changed = calendar.sundays()
+    week = [calendar.names.index(f"weekday{k}") for k in range(7)]
+    by_day = dict(zip(times.astype(str), changed.basis[:, week].argmax(axis=1), strict=True))
+    assert changed.names == calendar.names
+    assert by_day["2021-01-01"] == by_day["2021-01-11"] == by_day["2020-12-31"] == 6
+    assert [by_day[day] for day in ("2020-12-21", "2020-12-25", "2021-01-12")] == [0, 4, 1]
+    assert (changed.basis[:, week].sum(axis=1) == 1).all()
+    assert not changed.basis[:, [i for i, name in enumerate(changed.names) if not name.startswith("weekday")]].any()

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dhgsil.margins import Margins, margins_of
+from dhgsil.model_config import PAIR_FEATURE_WIDTH
 from protocol.errors import DataError
 
-FEATURES = ("reverse", "train_mean", "train_cycle")
+FEATURES = tuple(PAIR_FEATURE_WIDTH)
 
 
 def config_of(lab):

@@ -13,7 +13,7 @@ from dhgsil.dataset import WindowDataset
 from dhgsil.index import from_model_space
 from dhgsil.losses import example_losses
 from dhgsil.model import DHGSIL, Forecast, draw_dropout, personal_parameter_names
-from dhgsil.model_config import ModelConfig
+from dhgsil.model_config import PAIR_FEATURE_WIDTH, ModelConfig
 from dhgsil.regions import Regions
 from dhgsil.series import ODSeries
 from dhgsil.windows import Span, Split
@@ -26,7 +26,9 @@ SWITCHES = {
     "no graph": {"geography": False, "mobility": "off"},
     "no layers": {"layers": 0},
     "gru": {"temporal": "gru"},
-    "all features": {"calendar_context": "both", "pair_features": ("reverse", "train_mean", "train_cycle")},
+    "all features": {"calendar_context": "both", "pair_features": tuple(PAIR_FEATURE_WIDTH)},
+    "calendar network": {"season_form": "network", "days_off": "sunday"},
+    "no node features": {"node_features": False},
     "no parts": {"trend": False, "season": False, "autoregression": False, "structure": False},
     "no region embedding": {"region_embedding": 0},
 }
@@ -48,7 +50,7 @@ def test_every_switch_gives_finite_forecasts_and_gradients(lab, changes: dict[st
 def test_t1_forecasts_do_not_read_the_future(lab) -> None:
     """All counts after t replaced: the forecast issued at t is the same bit for bit; at t replaced: it is not."""
     counts, t = lab.random_counts(), 50
-    config = lab.small.model_copy(update={"pair_features": ("reverse", "train_mean", "train_cycle")})
+    config = lab.small.model_copy(update={"pair_features": tuple(PAIR_FEATURE_WIDTH)})
     model = lab.model_for(lab.windows_of(lab.as_series(counts), config), shake=0.1)
     later, now = counts.copy(), counts.copy()
     later[t + 1 :] = np.random.default_rng(1).poisson(50, size=later[t + 1 :].shape)
@@ -143,8 +145,8 @@ def test_gradients_per_window_under_vmap_average_to_the_batch_gradient(lab, chan
     model = lab.model_for(windows, shake=0.1)
     parameters = dict(model.named_parameters())
     batch = windows.batch(windows.origins("train")[:4])
-    batch["dropout"] = draw_dropout(
-        ModelConfig(**(windows.model.model_dump() | {"dropout": 0.3})),
+    batch |= draw_dropout(
+        ModelConfig(**(windows.model.model_dump() | {"dropout": 0.3, "context_dropout": 0.2})),
         windows=4,
         num_regions=12,
         generator=torch.Generator().manual_seed(0),

@@ -62,7 +62,7 @@ def test_trend_is_a_quadratic_and_season_lies_in_the_calendar_basis() -> None:
     module = shaken(AdditiveTemporal(CONFIG, spec))
     future = torch.randn(2, horizon, 2, generator=torch.Generator().manual_seed(4))
     level, rest = module.level(history)  # type: ignore[operator]
-    parts = module(level, rest, context, past[..., :2], future)
+    parts = module(level, rest, context, None, past[..., :2], future)
     trend = parts.trend.detach()
     assert trend.abs().max() > 0.1
     assert torch.diff(trend, n=3, dim=1).abs().max() < 1e-4
@@ -81,10 +81,10 @@ def test_backcasts_are_taken_off_before_the_next_part() -> None:
         module.autoregression_map[:, :STEPS] = torch.randn(HORIZON, STEPS)
     level, rest = module.level(history)
     _, context, past, future = inputs()
-    off = module(level, rest, context[:1], past[:1], future[:1]).autoregression
+    off = module(level, rest, context[:1], None, past[:1], future[:1]).autoregression
     assert off.abs().max() < 1e-5
     module.config = CONFIG.model_copy(update={"backcast": False})
-    assert module(level, rest, context[:1], past[:1], future[:1]).autoregression.abs().max() > 0.1
+    assert module(level, rest, context[:1], None, past[:1], future[:1]).autoregression.abs().max() > 0.1
 
 
 @pytest.mark.parametrize("part", ["trend", "season", "autoregression"])
@@ -93,8 +93,8 @@ def test_a_part_that_is_switched_off_is_zero(part: str) -> None:
     history, context, past, future = inputs()
     on, off = (shaken(AdditiveTemporal(CONFIG.model_copy(update={part: value}), SPEC)) for value in (True, False))
     level, rest = on.level(history)  # type: ignore[operator]
-    assert not getattr(off(level, rest, context, past, future), part).any()
-    assert getattr(on(level, rest, context, past, future), part).any()
+    assert not getattr(off(level, rest, context, None, past, future), part).any()
+    assert getattr(on(level, rest, context, None, past, future), part).any()
 
 
 def test_level_is_a_weighted_mean_of_the_history() -> None:
@@ -132,7 +132,23 @@ def test_recurrent_ablation_starts_from_the_same_linear_model() -> None:
     for module in (plain, recurrent):
         with torch.no_grad():
             module.autoregression_map.fill_(0.1)
-    expected = plain(level, rest, context, past, future).autoregression
-    torch.testing.assert_close(recurrent(level, rest, context, past, future).autoregression, expected)
-    moved = shaken(recurrent)(level, rest, context, past, future).autoregression
+    expected = plain(level, rest, context, None, past, future).autoregression
+    torch.testing.assert_close(recurrent(level, rest, context, None, past, future).autoregression, expected)
+    moved = shaken(recurrent)(level, rest, context, None, past, future).autoregression
     assert not torch.allclose(moved, expected)
+
+
+def test_t12_pair_features_enter_the_linear_start(lab) -> None:
+    """With pair features the untrained model is least squares on [y | x | 1], computed here by numpy's own solver."""
+    config = lab.small.model_copy(update={"pair_features": ("train_mean", "deviation", "sparsity")})
+    windows = lab.windows_of(lab.as_series(lab.random_counts()), config)
+    origins = windows.origins("train")
+    model = lab.model_for(windows)
+    batch = windows.batch(origins)
+    scored = windows.weight > 0
+    columns = torch.cat([batch["history"], batch["pair_features"], torch.ones_like(batch["history"][:, :1])], dim=1)
+    inputs = columns[..., scored].permute(0, 2, 1).flatten(0, 1).double().numpy()
+    targets = batch["target"][..., scored].permute(0, 2, 1).flatten(0, 1).double().numpy()
+    expected = inputs @ np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    found = model(batch).total[..., scored].permute(0, 2, 1).flatten(0, 1).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
