@@ -166,7 +166,8 @@ class Journal:
 
     def results(self) -> dict[str, bytes]:
         """What every finished stage came to, by name."""
-        return dict(self._db.execute("SELECT stage, value FROM results ORDER BY stage"))
+        rows = self._db.execute("SELECT stage, value FROM results ORDER BY stage").fetchall()
+        return {stage: self._opened(value) for stage, value in rows}
 
     def _weights(self, stage: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         row = self._db.execute(
