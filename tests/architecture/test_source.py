@@ -115,6 +115,7 @@ def test_every_import_is_declared() -> None:
     assert declared() <= used
 
 
+@pytest.mark.slow
 def test_science_can_be_imported_without_flower() -> None:
     """A researcher uses the forecaster as a library; Flower takes seconds to load and is not needed for it."""
     modules = [

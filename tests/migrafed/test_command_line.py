@@ -59,6 +59,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, tmp_path: Path) -
     return install
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:a library warns")
 def test_success_is_one_object(engine: Callable[..., None], plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--json: stdout is one object with the agreed keys, whatever a library prints."""
@@ -75,6 +76,7 @@ def test_success_is_one_object(engine: Callable[..., None], plan: str, capsys: p
     assert printed.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:a library warns")
 def test_success_is_a_closing_block(engine: Callable[..., None], plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The skill table, then SUCCESS, holders, result and places; few lines while it runs; the rest is logged."""
@@ -192,6 +194,7 @@ def test_overrides_are_read_as_pairs() -> None:
         overrides(["rounds=3"])
 
 
+@pytest.mark.slow
 def test_report_rebuilds_from_the_folder(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     """And says where it is."""
     folder = make_run()

@@ -75,6 +75,7 @@ def test_the_same_run_gives_the_same_bytes(page: str, run: RunResult, tmp_path: 
     assert (copy / "report.html").read_text(encoding="utf-8") == page
 
 
+@pytest.mark.slow
 def test_writing_is_whole_and_repeatable(run: RunResult) -> None:
     """Rebuilding replaces the report by the same bytes and leaves nothing else."""
     first = write_report(run).read_bytes()
@@ -130,6 +131,7 @@ def test_what_the_page_must_say(page: str) -> None:
     assert "anonym" not in page.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "words"),
     [
@@ -229,6 +231,7 @@ def test_numbers_are_written_alike() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_without_the_primary_error(run: RunResult) -> None:
     """A run whose primary scale was not measured says that there is nothing to compare."""
     raw: pd.DataFrame = run.metrics[run.metrics["scale"] == "raw"]

@@ -75,6 +75,15 @@ def test_stages_are_apart(journal: Journal) -> None:
     assert journal.result("pooled") is None
 
 
+def test_results_come_back_as_they_were(journal: Journal) -> None:
+    """Alone or all together, without the digest that they are stored with."""
+    values = {"pooled": b"one", "federated, weights": b""}
+    for stage, value in values.items():
+        journal.save_result(stage, value)
+    assert journal.results() == values
+    assert {stage: journal.result(stage) for stage in values} == values
+
+
 def test_cut_inside_a_round_leaves_the_round_before(journal: Journal) -> None:
     """Weights, strategy and the holders' states of a round belong together."""
     commit(journal, 1, 0.5, best=1)

@@ -37,6 +37,7 @@ def trained(plan_changes: dict[str, Any], vectorise: str) -> tuple[dict[str, Any
     return outcome.weights, holders, [record.loss for record in outcome.records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

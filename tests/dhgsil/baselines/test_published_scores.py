@@ -61,6 +61,7 @@ def test_published_scores(japan: Problem, name: str, rmse: float, mae: float, ra
         assert counts["rmse"] == pytest.approx(raw, abs=0.6)
 
 
+@pytest.mark.slow
 def test_published_naive_scores_of_united_states(shared_data: Path) -> None:
     """One step ahead off the diagonal: counts 106.7 / 473, shares of a row .001754 / .00503."""
     series = read_series("us_state_daily", shared_data)
