@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.constant import SType
 
 from protocol.errors import ProtocolError
+from protocol.npy import read_npy, write_npy
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 WEIGHT = "num-examples"
@@ -148,7 +150,7 @@ class EvaluateReply:
 
 def to_array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Named arrays as a Flower record."""
-    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
+    return ArrayRecord({name: _to_array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
 def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
@@ -156,8 +158,8 @@ def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
     arrays = {}
     for name, array in record.items():
         try:
-            value = arrays[name] = array.numpy()
-        except (ValueError, TypeError, OSError, EOFError):  # what numpy and Flower raise on bytes that are no array
+            value = arrays[name] = read_npy(array.data if array.stype == SType.NUMPY else b"")
+        except (ValueError, TypeError, OSError, EOFError):  # what numpy raises on bytes that are no array
             raise ProtocolError(
                 f"array '{name}' cannot be read; both sides must run the same protocol version"
             ) from None
@@ -166,6 +168,10 @@ def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ProtocolError(f"array '{name}' holds values that are not finite; the sender's training diverged")
     return arrays
+
+
+def _to_array(value: np.ndarray) -> Array:
+    return Array(dtype=str(value.dtype), shape=value.shape, stype=SType.NUMPY, data=write_npy(value))
 
 
 def _header(header: Header) -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +43,25 @@ def alternated(cases: Mapping[str, Callable[[], object]], *, repeats: int, warmu
                 wall[name].append(time.perf_counter() - wall_start)
                 cpu[name].append(time.process_time() - cpu_start)
     return {name: Timing(tuple(wall[name]), tuple(cpu[name])) for name in cases}
+
+
+def tree_cpu_seconds() -> float:
+    """CPU seconds so far of this process and all below it, running or waited for (reads /proc, so Linux only)."""
+    children: dict[int, list[int]] = defaultdict(list)
+    ticks: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            values = entry.read_text().rpartition(")")[2].split()  # a name may hold spaces and brackets
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended since it was listed; its parent has its time
+        children[int(values[1])].append(int(entry.parent.name))
+        ticks[int(entry.parent.name)] = sum(int(value) for value in values[11:15])  # utime stime cutime cstime
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        process = waiting.pop()
+        total += ticks.get(process, 0)
+        waiting += children[process]
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]], *, note: str = "") -> None:

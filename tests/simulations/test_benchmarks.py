@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
+
 import pytest
 
-from simulations.benchmarks.timing import alternated, print_table
+from dhgsil.series import ODSeries
+from protocol.errors import TrainingError
+from protocol.plan import Plan
+from simulations.benchmarks.rounds import BARE, STACKED, Trajectory, compare, make_plan, rows_of, train_bare, train_ours
+from simulations.benchmarks.timing import alternated, print_table, tree_cpu_seconds
 from simulations.benchmarks.training_step import measure
 
 
@@ -35,3 +42,41 @@ def test_table_shows_three_significant_digits(capsys: pytest.CaptureFixture[str]
     assert "Rounds" in shown
     assert "0.0123" in shown
     assert "61%" in shown
+
+
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_cpu_of_child_processes_counts() -> None:
+    """Ray works in processes of its own."""
+    before, own = tree_cpu_seconds(), time.process_time()
+    child = multiprocessing.get_context("spawn").Process(target=spin, args=(0.3,))
+    child.start()
+    child.join()
+    assert tree_cpu_seconds() - before >= 0.25 + (time.process_time() - own) / 2
+
+
+def two_holders() -> Plan:
+    return make_plan(holders=2, rows=2, rounds=1, channels=4)
+
+
+def test_contestants_end_with_the_same_loss() -> None:
+    """Ours and the bare loop do the same arithmetic, so ratios of their times mean something."""
+    plan = two_holders()
+    found = compare({STACKED: train_ours, BARE: train_bare}, plan, repeats=1)
+    assert found[STACKED][1] == pytest.approx(found[BARE][1], abs=1e-5)
+    assert [row[0] for row in rows_of(found)] == [STACKED, BARE]
+
+
+def test_different_work_is_not_compared() -> None:
+    """A contestant that trains less is an error, not a fast contestant."""
+
+    def lazy(plan: Plan, series: ODSeries) -> Trajectory:
+        shorter = plan.model_copy(update={"training": plan.training.model_copy(update={"rounds": 1})})
+        return train_ours(shorter, series)
+
+    with pytest.raises(TrainingError, match="final losses differ"):
+        compare({STACKED: train_ours, "lazy": lazy}, two_holders(), repeats=1)
