@@ -121,3 +121,40 @@ def test_statistics_and_evaluation_are_left_to_the_grid() -> None:
     plan = tiny_plan()
     agents: dict[str, HolderAgent] = make_holders(plan).agents
     assert TogetherTrainer(agents, plan, TASK)([]) == {}
+
+
+FEW_ROWS: dict[str, Any] = {
+    "model.rows_per_step": 2,
+    "model.context_dropout": 0.2,
+    "model.season_form": "network",
+    "model.context_inputs": "history",
+    "model.pair_features": ["train_mean", "train_reverse", "deviation", "sparsity", "reverse"],
+}
+
+
+@pytest.mark.slow
+def test_few_rows_per_step_train_alike_one_by_one_and_stacked() -> None:
+    """With rows drawn per step, holders of unequal size share a shape; both ways draw the same rows."""
+    alone, _, losses = trained(FEW_ROWS, "never")
+    together, holders, stacked = trained(FEW_ROWS, "always")
+    assert {agent.session(holders.stage.name).dataset.shape_key for agent in holders.agents.values()} == {(2,)}
+    assert largest_difference(alone, together) < CLOSE
+    assert losses == pytest.approx(stacked, abs=CLOSE)
+    every_row, _, _ = trained(FEW_ROWS | {"model.rows_per_step": 0}, "never")
+    assert largest_difference(alone, every_row) > 10 * CLOSE  # the draw matters
+
+
+def test_a_training_batch_repeats_its_draw() -> None:
+    """Rows and masks depend on the seed and the number of the draw alone, so that a resumed run repeats them."""
+    plan = tiny_plan(ROUNDS | FEW_ROWS)
+    holders = make_holders(plan)
+    run_stage(plan, holders)
+    dataset = holders.agents["a"].session(holders.stage.name).dataset
+    examples = dataset.examples("train")[:4]
+    batches = [dataset.training_batch(examples, draw=draw) for draw in (5, 5, 6)]
+    assert batches[0]["rows"].shape == (4, 2)
+    assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
+    assert not torch.equal(batches[0]["context_dropout"], batches[2]["context_dropout"])
+    history = dataset.batch(examples)["history"]
+    held = [list(dataset.batch(examples)["rows"][0]).index(row) for row in batches[0]["rows"][0]]
+    assert torch.equal(batches[0]["history"], history[:, :, held])
