@@ -5,11 +5,17 @@ Every error names the offending value, the rule it breaks and the way out, and n
     MigrafedError                     exit code 1
     ├── InputError (ValueError)       exit code 2   something a person gave us is wrong; nothing was changed
     │   ├── PlanError                               a plan or another configuration
+    │   │   └── PrivacyParameterError               epsilon, delta, noise or bounds that break a rule
     │   ├── DataError                               a file, a table or an array of input data
     │   └── RunFolderError                          a run folder that cannot be used as asked
     ├── ProtocolError                 exit code 1   a message that does not follow the protocol
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
-    ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it
+    ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
+    │   ├── PolicyRefusedError                      the plan asks for more than the holder's policy allows
+    │   ├── BudgetExceededError                     the budget left is smaller than what was asked
+    │   ├── LedgerError                             a ledger that is damaged, rolled back, or somebody else's
+    │   ├── PrivacyUnitError                        gradients do not have one row per unit of privacy
+    │   └── ConformanceError                        a mechanism failed its check before the run
     └── RunInterruptedError           exit code 4   stopped on request; the run can be resumed
 """
 
@@ -32,6 +38,10 @@ class InputError(MigrafedError, ValueError):
 
 class PlanError(InputError):
     """A plan, or another configuration, is not valid."""
+
+
+class PrivacyParameterError(PlanError):
+    """Privacy parameters break a rule: epsilon, delta, noise, sampling rate or contribution bounds."""
 
 
 class DataError(InputError):
@@ -83,6 +93,30 @@ class RefusedError(MigrafedError):
     """A privacy rule of a holder forbids what was asked."""
 
     exit_code = 3
+
+
+class PolicyRefusedError(RefusedError):
+    """A plan asks for less noise, wider bounds or more than the holder's policy allows."""
+
+
+class BudgetExceededError(RefusedError):
+    """A release would spend more than the budget allows; what is left is in the message."""
+
+    def __init__(self, problem: str, *, requested: float, left: float) -> None:
+        super().__init__(problem)
+        self.requested, self.left = requested, left
+
+
+class LedgerError(RefusedError):
+    """A ledger cannot be trusted: damaged, tampered with, rolled back, or kept for somebody else."""
+
+
+class PrivacyUnitError(RefusedError):
+    """Per-example gradients do not have one row per unit of privacy, or a model mixes examples."""
+
+
+class ConformanceError(RefusedError):
+    """A mechanism failed its conformance check, so the private run does not start."""
 
 
 class RunInterruptedError(MigrafedError):
