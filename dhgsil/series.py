@@ -60,10 +60,13 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class ODSeries:
-    """Counts of every ordered pair of regions at regular times.
+    """Counts of every ordered pair of regions at regular times, or estimates of them from noisy counts.
 
-    Shapes: counts (T, N, N) int64 read-only (a writeable array is copied), times (T,) datetime64[D], observed (N,)
-        bool.
+    Counts are whole numbers, int64. Estimates (`dhgsil.noisy_counts`) are finite float64 from 0; their provenance has a
+    note that says so.
+
+    Shapes: counts (T, N, N) int64 or float64, read-only (a writeable array is copied), times (T,) datetime64[D],
+        observed (N,) bool.
         ``counts[t, o, d]`` is origin o to destination d; rows of origins that are not observed are 0.
 
     Raises:
@@ -177,10 +180,11 @@ class ODSeries:
 
 
 def _check_counts(counts: np.ndarray, num_steps: int, num_regions: int) -> None:
-    if not isinstance(counts, np.ndarray) or counts.dtype != np.int64:
+    if not isinstance(counts, np.ndarray) or counts.dtype not in (np.int64, np.float64):
         raise DataError(
-            f"counts have type {getattr(counts, 'dtype', type(counts).__name__)}, int64 is needed",
-            way_out="give whole numbers as int64",
+            f"counts have type {getattr(counts, 'dtype', type(counts).__name__)}, int64 is needed, or float64 for "
+            "estimates",
+            way_out="give whole numbers as int64, estimates from noisy counts as float64",
         )
     if counts.shape != (num_steps, num_regions, num_regions):
         raise DataError(
@@ -190,6 +194,8 @@ def _check_counts(counts: np.ndarray, num_steps: int, num_regions: int) -> None:
         )
     if num_regions < 2:
         raise DataError(f"an origin-destination series needs 2 regions, this has {num_regions}", way_out="add regions")
+    if counts.dtype == np.float64 and not np.isfinite(counts).all():
+        raise DataError("an estimate of a count is not finite", way_out="correct what made the estimates")
     if counts.size and counts.min() < 0:
         raise DataError("a count is negative; counts are whole numbers from 0", way_out="correct the source of counts")
     if counts.size and counts.max() > MAX_COUNT:

@@ -32,6 +32,7 @@ from dhgsil.losses import example_losses
 from dhgsil.margins import Margins, margins_of
 from dhgsil.model import DHGSIL, draw_dropout, personal_parameter_names
 from dhgsil.model_config import DataConfig, ModelConfig, ModelSpec
+from dhgsil.noisy_counts import count_queries, estimate_counts, released_series
 from dhgsil.readers import SOURCES, read_series
 from dhgsil.regions import Regions
 from dhgsil.series import ODSeries
@@ -43,6 +44,8 @@ from protocol.tasks import Arrays
 
 SYNTHETIC = "synthetic"
 _MARGIN = "margin."
+SEASONS: dict[Step, int] = {"day": 7, "week": 1, "month": 1}
+"""Steps after which a pattern may repeat within a training span of ordinary length."""
 ROW_AXES = {"history": 2, "target": 2, "pair_features": 2, "rows": 1, "pair_weight": 1}
 """Tensors of a batch that have the held rows as an axis, and which."""
 
@@ -201,6 +204,38 @@ class DHGSILTask:
     def held_by(self, tables: ODSeries, regions: tuple[str, ...]) -> ODSeries:
         """The holder's rows; other rows are zero and unobserved."""
         return tables.held_by(regions)
+
+    def counts(self, tables: ODSeries) -> dict[str, np.ndarray]:
+        """The queries a holder releases with noise: its cells and the margins of what leaves or enters a region.
+
+        Shapes: R held rows -> cells (T, R, N), inflow (T, N), outflow (T, R), all int64
+
+        Raises:
+            DataError: the tables hold estimates, which were released already.
+        """
+        return count_queries(tables)
+
+    def with_released(
+        self, tables: ODSeries, values: Mapping[str, np.ndarray], stddev: Mapping[str, float], plan: Plan
+    ) -> ODSeries:
+        """The holder's series as its released counts tell it; of `tables` only the grid and the held rows are used.
+
+        Args:
+            tables: The holder's series; its counts are not read.
+            values: Released queries, see `counts`; the margins may be left out.
+            stddev: Noise of each released query.
+            plan: Says which steps are for training and on which scale errors count.
+
+        Raises:
+            DataError: a query is missing or has another shape than the grid.
+        """
+        data = data_section(plan)
+        train = split_of(tables.times, data).train
+        estimates = estimate_counts(
+            values, stddev, rows=np.flatnonzero(tables.observed), train_steps=train.steps,
+            season=SEASONS[tables.step], space=data.space,
+        )  # fmt: skip
+        return released_series(tables, estimates, stddev)
 
     def public(self, tables: ODSeries) -> Grid:
         """The grid without counts."""

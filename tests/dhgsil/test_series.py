@@ -116,7 +116,9 @@ def test_series_cannot_be_changed_by_anyone() -> None:
     [
         (POISSON - 100, "negative"),
         (POISSON * 10**12 + 2 * 10**12, "above"),
-        (POISSON.astype(np.float64), "int64"),
+        (POISSON.astype(np.float32), "int64"),
+        (POISSON - 100.0, "negative"),
+        (np.where(POISSON == 4, np.nan, POISSON), "not finite"),
         (POISSON[:, :2], "shape"),
         (POISSON[:-1], "shape"),
     ],
@@ -125,6 +127,14 @@ def test_counts_that_break_a_rule_are_refused(counts: np.ndarray, rule: str) -> 
     whole = make_series(POISSON)
     with pytest.raises(DataError, match=rule):
         replace(whole, counts=counts)
+
+
+def test_estimates_of_counts_need_not_be_whole_numbers() -> None:
+    whole = make_series(POISSON)
+    estimates = replace(whole, counts=whole.counts + 0.5)
+    parts = estimates.held_by(["R0"]) + estimates.held_by(["R1", "R2"])
+    assert parts.equals(estimates)
+    assert parts.counts.dtype == np.float64
 
 
 def test_one_region_is_no_origin_destination_series() -> None:
