@@ -129,6 +129,27 @@ def holder_index(series: ODSeries, data: DataSection, share: Share, totals: Arra
     return fit_index(series.counts, data.index, train=train, kappa=kappa)
 
 
+def check_windows_apart(plan: Plan) -> None:
+    """Refuse a plan whose windows carry statistics of other windows: noise on one window would not cover those.
+
+    Raises:
+        PlanError: names every switch to change.
+    """
+    data, model = data_section(plan), model_section(plan)
+    own = {"reverse", "sparsity"}
+    wanted = {
+        'data.index = "raw"': data.index != "pair_minmax_train",
+        "data.block_steps = 1": data.block_steps == 1,
+        "model.node_features = false": not model.node_features,
+        f"model.pair_features of {sorted(own)} only": set(model.pair_features) <= own,
+    }
+    if missing := [rule for rule, kept in wanted.items() if not kept]:
+        raise PlanError(
+            'with privacy.mode = "window-dpsgd" an example may be made of its own window only, and scalers and means '
+            f"over the training span are not; set {', '.join(missing)}"
+        )
+
+
 class HolderWindows(WindowDataset):
     """A holder's windows with what the training loop asks of a dataset."""
 
@@ -242,7 +263,10 @@ class DHGSILTask:
         return Grid(tables.times, tables.step, tables.regions, tables.provenance.country)
 
     def phases(self, plan: Plan, share: Share) -> tuple[str, ...]:
-        """See the table at the top of the module."""
+        """See the table at the top of the module; none where training is private, as sums of raw data are not."""
+        if plan.trains_privately:
+            check_windows_apart(plan)
+            return ()
         if share == "weights":
             return ("linear",)
         return ("totals", "margins") if data_section(plan).index == "total_share" else ("margins",)
@@ -287,8 +311,9 @@ class DHGSILTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.run.seed)
             model = DHGSIL(model_section(plan), spec)
-        linear = least_squares(totals) if "gram" in totals else totals["linear"] / totals["cells"]
-        start_from_least_squares(model, linear)
+        if not plan.trains_privately:
+            linear = least_squares(totals) if "gram" in totals else totals["linear"] / totals["cells"]
+            start_from_least_squares(model, linear)
         return model
 
     def personal(self, model: nn.Module) -> frozenset[str]:

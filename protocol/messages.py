@@ -8,6 +8,7 @@ Flower message types used: ``query`` for federated statistics, ``train`` and ``e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from protocol.npy import read_npy, write_npy
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 WEIGHT = "num-examples"
 ROUND, PROXIMAL_MU = "server-round", "proximal-mu"  # the names Flower's strategies use
+WITNESSES, LEDGER = "witnesses", "ledger"
 READY = "ready"
 """Phase that ends the federated statistics: it brings the last totals and asks for no contribution."""
 
@@ -43,21 +45,40 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedgerHead:
+    """Where a holder's privacy ledger stands: witnessed by others, so that a rollback shows."""
+
+    holder: str
+    length: int
+    head: str
+
+
+Witnesses = tuple[LedgerHead, ...]
+"""The heads of all ledgers that somebody has seen so far, one per holder."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatisticsRequest:
     """Asks a holder for its additive contribution to `phase`; `totals` are the sums of all earlier phases."""
 
     header: Header
     phase: str
     totals: dict[str, np.ndarray] = field(default_factory=dict)
+    witnesses: Witnesses = ()
 
     def to_records(self) -> RecordDict:
-        config = ConfigRecord({**_header(self.header), "phase": self.phase})
+        config = ConfigRecord({**_header(self.header), "phase": self.phase, WITNESSES: _to_text(self.witnesses)})
         return RecordDict({ARRAYS: to_array_record(self.totals), CONFIG: config})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> StatisticsRequest:
         config = _config(records)
-        return cls(header=_read_header(config), phase=_text(config, "phase"), totals=_arrays(records))
+        return cls(
+            header=_read_header(config),
+            phase=_text(config, "phase"),
+            totals=_arrays(records),
+            witnesses=_read_witnesses(config),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +87,19 @@ class StatisticsReply:
 
     arrays: dict[str, np.ndarray]
     num_examples: int
+    ledger: LedgerHead | None = None
 
     def to_records(self) -> RecordDict:
-        return RecordDict({ARRAYS: to_array_record(self.arrays), METRICS: MetricRecord({WEIGHT: self.num_examples})})
+        metrics = MetricRecord({WEIGHT: self.num_examples})
+        return RecordDict({ARRAYS: to_array_record(self.arrays), METRICS: metrics, **_ledger_record(self.ledger)})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> StatisticsReply:
-        return cls(arrays=_arrays(records), num_examples=_count(_metrics(records), WEIGHT, least=1))
+        return cls(
+            arrays=_arrays(records),
+            num_examples=_count(_metrics(records), WEIGHT, least=1),
+            ledger=_read_ledger(records),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +115,13 @@ class RoundRequest:
     weights: dict[str, np.ndarray]
     best_round: int = 0
     proximal_mu: float = 0.0
+    witnesses: Witnesses = ()
 
     def config(self) -> ConfigRecord:
         """Everything but the weights; Flower's strategies add the round and FedProx its mu."""
-        return ConfigRecord({**_header(self.header), "best-round": self.best_round})
+        return ConfigRecord(
+            {**_header(self.header), "best-round": self.best_round, WITNESSES: _to_text(self.witnesses)}
+        )
 
     def to_records(self) -> RecordDict:
         config = self.config()
@@ -107,20 +137,27 @@ class RoundRequest:
             weights=_arrays(records),
             best_round=_count(config, "best-round", least=0),
             proximal_mu=float(_number(config, PROXIMAL_MU)) if PROXIMAL_MU in config else 0.0,
+            witnesses=_read_witnesses(config),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReply:
-    """Shared weights after a holder's local steps; `loss` is the mean over those steps."""
+    """Shared weights after a holder's local steps.
+
+    `loss` is the mean over those steps; None where training is private, because a loss is a statistic of raw data.
+    """
 
     weights: dict[str, np.ndarray]
     num_examples: int
-    loss: float
+    loss: float | None
+    ledger: LedgerHead | None = None
 
     def to_records(self) -> RecordDict:
-        metrics = MetricRecord({WEIGHT: self.num_examples, "loss": self.loss})
-        return RecordDict({ARRAYS: to_array_record(self.weights), METRICS: metrics})
+        metrics = MetricRecord({WEIGHT: self.num_examples})
+        if self.loss is not None:
+            metrics["loss"] = self.loss
+        return RecordDict({ARRAYS: to_array_record(self.weights), METRICS: metrics, **_ledger_record(self.ledger)})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> TrainReply:
@@ -128,7 +165,8 @@ class TrainReply:
         return cls(
             weights=_arrays(records),
             num_examples=_count(metrics, WEIGHT, least=1),
-            loss=float(_number(metrics, "loss")),
+            loss=float(_number(metrics, "loss")) if "loss" in metrics else None,
+            ledger=_read_ledger(records),
         )
 
 
@@ -180,6 +218,42 @@ def _header(header: Header) -> dict[str, str]:
 
 def _read_header(config: ConfigRecord) -> Header:
     return Header(run=_text(config, "run"), plan_hash=_text(config, "plan-hash"), stage=_text(config, "stage"))
+
+
+def _to_text(witnesses: Witnesses) -> str:
+    return json.dumps([[seen.holder, seen.length, seen.head] for seen in witnesses])
+
+
+def _read_witnesses(config: ConfigRecord) -> Witnesses:
+    try:
+        return tuple(_ledger_head(*item) for item in json.loads(_text(config, WITNESSES)))
+    except (ValueError, TypeError):
+        raise ProtocolError(
+            "the witnessed ledger heads cannot be read; both sides must run the same protocol version"
+        ) from None
+
+
+def _ledger_record(ledger: LedgerHead | None) -> dict[str, ConfigRecord]:
+    if ledger is None:
+        return {}
+    return {LEDGER: ConfigRecord({"holder": ledger.holder, "length": ledger.length, "head": ledger.head})}
+
+
+def _read_ledger(records: RecordDict) -> LedgerHead | None:
+    record = records.get(LEDGER)
+    if record is None:
+        return None
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError(f"record '{LEDGER}' is of the wrong kind; both sides must run the same protocol version")
+    return _ledger_head(_text(record, "holder"), _count(record, "length", least=0), _text(record, "head"))
+
+
+def _ledger_head(holder: object, length: object, head: object) -> LedgerHead:
+    if not (isinstance(holder, str) and isinstance(head, str) and isinstance(length, int) and length >= 0):
+        raise ProtocolError(
+            "a ledger head must be a holder, a length and a hash; both sides must run the same protocol version"
+        )
+    return LedgerHead(holder=holder, length=length, head=head)
 
 
 def _arrays(records: RecordDict) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -122,6 +122,37 @@ class ReportSection(FrozenConfig):
         return text
 
 
+class PrivacySection(FrozenConfig):
+    """``[privacy]``: what protects each person. Without this section nothing does.
+
+    ``counts``: each holder releases its counts once, with noise, and everything is trained on what was released; the
+    unit is a person. ``window-dpsgd``: every training step is noised; the unit is one window, which is not a person.
+    `epsilon` and `delta` hold per holder: a person known to two holders is promised the sum of both.
+    """
+
+    mode: Literal["counts", "window-dpsgd"] = "counts"
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+    contributions: int = Field(default=10, ge=1, le=100_000, description="cells per person in the whole span (counts)")
+    margins: bool = Field(default=True, description="in- and outflows as queries of their own (counts)")
+    margin_share: float = Field(default=0.5, gt=0, lt=1, description="part of the budget the margins get (counts)")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one window (window-dpsgd)")
+    period: str = Field(default="this series", min_length=1, max_length=64, description="what the budget is for")
+    budget: float | None = Field(default=None, gt=0, description="epsilon each holder's ledger allows; default epsilon")
+    score_against: Literal["released", "truth"] = Field(
+        default="released", description="truth: errors are measured on raw counts, outside the promise"
+    )
+
+    @model_validator(mode="after")
+    def _windows_have_no_released_truth(self) -> PrivacySection:
+        if self.mode == "window-dpsgd" and self.score_against != "truth":
+            raise ValueError(
+                'mode = "window-dpsgd" releases no values that forecasts could be scored against; set '
+                'score_against = "truth", which is meant for synthetic and public data'
+            )
+        return self
+
+
 class Plan(FrozenConfig):
     """A whole run, frozen. ``data`` and ``model`` are the task's and already checked by it."""
 
@@ -132,6 +163,32 @@ class Plan(FrozenConfig):
     federation: FederationSection
     compare: ScopeSection = ScopeSection()
     report: ReportSection = ReportSection()
+    privacy: PrivacySection | None = None
+
+    @model_validator(mode="after")
+    def _every_private_training_is_charged(self) -> Plan:
+        if not self.trains_privately:
+            return self
+        wanted = {
+            'federation.shares = ["weights"]': self.federation.shares == ("weights",),
+            "compare.pooled = false": not self.compare.pooled,
+            "compare.alone = false": not self.compare.alone,
+            'training.fit_on = "train"': self.training.fit_on == "train",
+            'training.select = "last"': self.training.select == "last",
+            "training.patience = 0": self.training.patience == 0,
+            "training.batch_size >= 1": self.training.batch_size >= 1,
+        }
+        if missing := [rule for rule, kept in wanted.items() if not kept]:
+            raise ValueError(
+                'with privacy.mode = "window-dpsgd" every training and every choice on held-out data costs budget, and '
+                f"only one training is charged; set {', '.join(missing)}"
+            )
+        return self
+
+    @property
+    def trains_privately(self) -> bool:
+        """Whether every training step is noised, so that no loss and no error of raw data may be asked for."""
+        return self.privacy is not None and self.privacy.mode == "window-dpsgd"
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan, as 64 hexadecimal digits."""
@@ -204,7 +261,8 @@ def _explain(item: Any, model: type[BaseModel], where: str) -> str:
     key = ".".join(path) or "(top level)"
     if item["type"] != "extra_forbidden":
         way_out = "add it" if item["type"] == "missing" else "change the value"
-        return f"{where}: '{key}': {item['msg'].removeprefix('Value error, ')}; {way_out}"
+        given = f", got {item['input']}" if isinstance(item["input"], int | float) else ""
+        return f"{where}: '{key}': {item['msg'].removeprefix('Value error, ')}{given}; {way_out}"
     known = sorted(_fields_at(model, path[:-1]))
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
     hint = f"did you mean '{near[0]}'?" if near else "remove it"
@@ -214,7 +272,8 @@ def _explain(item: Any, model: type[BaseModel], where: str) -> str:
 def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:
     for part in path:
         field = model.model_fields.get(part)
-        inner = field.annotation if field is not None else None
+        choices = get_args(field.annotation) or (field.annotation,) if field is not None else ()
+        inner = next((choice for choice in choices if isinstance(choice, type) and choice is not type(None)), None)
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return set()
         model = inner

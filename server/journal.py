@@ -26,16 +26,20 @@ CREATE TABLE IF NOT EXISTS rounds (
     stage TEXT, round INTEGER, metrics TEXT NOT NULL, weights BLOB, strategy BLOB, PRIMARY KEY (stage, round)) STRICT;
 CREATE TABLE IF NOT EXISTS holder_states (
     stage TEXT, holder TEXT, state BLOB NOT NULL, PRIMARY KEY (stage, holder)) STRICT;
+CREATE TABLE IF NOT EXISTS witnesses (holder TEXT PRIMARY KEY, length INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS results (stage TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """What one round came to. `error` is the validation error, None where nothing was held out."""
+    """What one round came to.
+
+    `loss` is None where training is private, `error` (the validation error) where nothing was held out.
+    """
 
     round: int
-    loss: float
+    loss: float | None
     error: float | None
 
 
@@ -168,6 +172,15 @@ class Journal:
         """What every finished stage came to, by name."""
         rows = self._db.execute("SELECT stage, value FROM results ORDER BY stage").fetchall()
         return {stage: self._opened(value) for stage, value in rows}
+
+    def save_witness(self, holder: str, length: int, head: str) -> None:
+        """Remember where a holder's ledger stood when it last answered."""
+        self._db.execute("INSERT OR REPLACE INTO witnesses VALUES (?, ?, ?)", (holder, length, head))
+
+    def witnesses(self) -> dict[str, tuple[int, str]]:
+        """Length and head of every ledger that was ever seen, by holder."""
+        rows = self._db.execute("SELECT holder, length, head FROM witnesses ORDER BY holder").fetchall()
+        return {holder: (length, head) for holder, length, head in rows}
 
     def _weights(self, stage: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         row = self._db.execute(

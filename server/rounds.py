@@ -15,15 +15,17 @@ import numpy as np
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from protocol.errors import ProtocolError, TrainingError
+from protocol.errors import LedgerError, ProtocolError, TrainingError
 from protocol.messages import (
     READY,
     EvaluateReply,
     Header,
+    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
+    Witnesses,
     from_array_record,
     to_array_record,
 )
@@ -88,6 +90,10 @@ class Coordinator:
         self._grid, self._task, self._public, self._plan = grid, task, public, plan
         self._run, self._plan_hash, self._journal = run, plan.digest(), journal
         self._holder_states, self._on_round = holder_states, on_round
+        self._heads = {
+            name: LedgerHead(holder=name, length=length, head=head)
+            for name, (length, head) in journal.witnesses().items()
+        }
 
     def run_stage(self, stage: Stage) -> StageOutcome:
         """Train one stage to its end, from its last committed round if it has one.
@@ -133,7 +139,7 @@ class Coordinator:
         return totals
 
     def _query(self, stage: Stage, phase: str, totals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        request = StatisticsRequest(header=self._header(stage), phase=phase, totals=totals)
+        request = StatisticsRequest(header=self._header(stage), phase=phase, totals=totals, witnesses=self._witnesses())
         messages = [
             Message(content=request.to_records(), dst_node_id=node, message_type=MessageType.QUERY)
             for node in sorted(self._grid.get_node_ids())
@@ -141,7 +147,10 @@ class Coordinator:
         if not messages:
             raise TrainingError(f"stage '{stage.name}' has no holders; start them and resume the run")
         replies = self._send(messages)
-        return [StatisticsReply.from_records(reply.content).arrays for reply in replies]
+        answers = [StatisticsReply.from_records(reply.content) for reply in replies]
+        for answer in answers:
+            self._witness(answer.ledger)
+        return [answer.arrays for answer in answers]
 
     def _initial_weights(self, stage: Stage, totals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         model = self._task.build_model(self._public, self._plan, stage.share, totals)
@@ -152,25 +161,46 @@ class Coordinator:
         self, stage: Stage, strategy: Any, number: int, weights: dict[str, np.ndarray], best_round: int
     ) -> tuple[dict[str, np.ndarray], RoundRecord]:
         def config() -> Any:
-            request = RoundRequest(header=self._header(stage), round=number, weights={}, best_round=best_round)
+            request = RoundRequest(
+                header=self._header(stage), round=number, weights={}, best_round=best_round,
+                witnesses=self._witnesses(),
+            )  # fmt: skip
             return request.config()
 
         arrays = to_array_record(weights)
         replies = self._send(strategy.configure_train(number, arrays, config(), self._grid))
         for reply in replies:
-            _check_weights(TrainReply.from_records(reply.content), weights, node=reply.metadata.src_node_id)
+            answer = TrainReply.from_records(reply.content)
+            _check_weights(answer, weights, node=reply.metadata.src_node_id)
+            self._witness(answer.ledger)
         combined, metrics = strategy.aggregate_train(number, replies)
         if combined is None or metrics is None:
             raise TrainingError(f"stage '{stage.name}', round {number}: no holder took part; check the holders' logs")
         error = None
-        if self._plan.training.fit_on == "train":
+        if self._plan.training.fit_on == "train" and not self._plan.trains_privately:
             replies = self._send(strategy.configure_evaluate(number, combined, config(), self._grid))
             for reply in replies:
                 EvaluateReply.from_records(reply.content)
             measured = strategy.aggregate_evaluate(number, replies)
             error = float(measured["error"])
         trained = {name: np.asarray(value) for name, value in from_array_record(combined).items()}
-        return trained, RoundRecord(round=number, loss=float(metrics["loss"]), error=error)
+        return trained, RoundRecord(round=number, loss=_loss(metrics), error=error)
+
+    def _witnesses(self) -> Witnesses:
+        return tuple(self._heads[name] for name in sorted(self._heads))
+
+    def _witness(self, seen: LedgerHead | None) -> None:
+        """Remember where a holder's ledger stands; one that became shorter was rolled back."""
+        if seen is None:
+            return
+        before = self._heads.get(seen.holder)
+        if before is not None and (seen.length < before.length or (seen.length == before.length and seen != before)):
+            raise LedgerError(
+                f"the ledger of holder '{seen.holder}' has {seen.length} lines with another history than the "
+                f"{before.length} seen before; it was rolled back or replaced: ask the holder before going on"
+            )
+        self._heads[seen.holder] = seen
+        self._journal.save_witness(seen.holder, seen.length, seen.head)
 
     def _send(self, messages: Iterable[Message]) -> list[Message]:
         """Send to all and wait for all; a single missing or failed answer ends the round with its cause."""
@@ -198,6 +228,10 @@ class Coordinator:
 
     def _header(self, stage: Stage) -> Header:
         return Header(run=self._run, plan_hash=self._plan_hash, stage=stage.name)
+
+
+def _loss(metrics: Mapping[str, Any]) -> float | None:
+    return float(metrics["loss"]) if "loss" in metrics else None
 
 
 def add_up(contributions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -83,7 +83,8 @@ def train(
 
     def on_round(_: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f", validation error {record.error:.5f}"
-        progress.advanced(stage.name, record.round, f"loss {record.loss:.5f}{error}")
+        loss = "loss kept private" if record.loss is None else f"loss {record.loss:.5f}"
+        progress.advanced(stage.name, record.round, f"{loss}{error}")
 
     def carry_out(grid: Grid, states: HolderStates) -> StageOutcome:
         public = task.public(series)

@@ -15,9 +15,11 @@ from protocol.errors import ProtocolError
 from protocol.messages import (
     ARRAYS,
     CONFIG,
+    LEDGER,
     METRICS,
     EvaluateReply,
     Header,
+    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
@@ -26,11 +28,12 @@ from protocol.messages import (
 
 HEADER = Header(run="tiny-s0", plan_hash="a" * 64, stage="pooled")
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, dtype=np.float32)}
+HEAD = LedgerHead(holder="north", length=3, head="c" * 64)
 MESSAGES: list[Any] = [
-    StatisticsRequest(header=HEADER, phase="margins", totals={"totals": np.arange(3.0)}),
-    StatisticsReply(arrays={"gram": np.eye(2)}, num_examples=4),
-    RoundRequest(header=HEADER, round=3, weights=WEIGHTS, best_round=2, proximal_mu=0.5),
-    TrainReply(weights=WEIGHTS, num_examples=4, loss=0.25),
+    StatisticsRequest(header=HEADER, phase="margins", totals={"totals": np.arange(3.0)}, witnesses=(HEAD,)),
+    StatisticsReply(arrays={"gram": np.eye(2)}, num_examples=4, ledger=HEAD),
+    RoundRequest(header=HEADER, round=3, weights=WEIGHTS, best_round=2, proximal_mu=0.5, witnesses=(HEAD,)),
+    TrainReply(weights=WEIGHTS, num_examples=4, loss=0.25, ledger=HEAD),
     EvaluateReply(num_examples=4, error=0.25),
 ]
 OPTIONAL = {"proximal-mu"}
@@ -54,6 +57,11 @@ def test_message_comes_back_as_it_was(message: Any) -> None:
     assert fields_of(type(message).from_records(message.to_records())) == fields_of(message)
 
 
+def test_a_private_training_tells_no_loss() -> None:
+    reply = TrainReply(weights=WEIGHTS, num_examples=4, loss=None, ledger=HEAD)
+    assert fields_of(TrainReply.from_records(reply.to_records())) == fields_of(reply)
+
+
 @given(weights=st.dictionaries(names, finite, max_size=3), number=st.integers(1, 2**31))
 def test_any_weights_come_back(weights: dict[str, np.ndarray], number: int) -> None:
     """Names, shapes, kinds and values survive, empty and 0-d arrays included."""
@@ -71,14 +79,14 @@ def test_missing_or_wrong_content_is_refused(message: Any, data: st.DataObject) 
     keys = [] if isinstance(record, ArrayRecord) else sorted(set(record) - OPTIONAL)
     if keys and data.draw(st.booleans()):
         key = data.draw(st.sampled_from(keys))
-        if data.draw(st.booleans()):
+        if key != "loss" and data.draw(st.booleans()):  # a private training has no loss to tell
             del record[key]
         else:
             wrong: list[Any] = [float("nan"), float("inf"), -1.5]
             wrong += [b"bytes", True, [1, 2]] if isinstance(record, ConfigRecord) else [[0.5, 1.0]]
             wrong = [value for value in wrong if key not in ("error", "loss") or value != -1.5]
             record[key] = data.draw(st.sampled_from(wrong))
-    elif data.draw(st.booleans()):
+    elif name != LEDGER and data.draw(st.booleans()):  # without privacy there is no ledger
         del records[name]
     else:
         records[name] = data.draw(st.sampled_from([other for other in others if type(other) is not type(record)]))
