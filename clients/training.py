@@ -93,10 +93,8 @@ def train_round(
     personal = task.personal(model)
     start = {name: leaf.detach().clone() for name, leaf in parameters.items() if name not in personal}
     examples = dataset.examples(training.fit_on)
-    optimizer = make_optimizer(training, parameters)
-    if training.optimizer_state == "kept":
-        load_moments(optimizer, parameters, state)
     steps = Steps(training, len(examples), round_number)
+    descent = Descent(training, parameters, state, steps)
     losses = []
     model.train()
     for step, chosen in enumerate(batches(examples, training, seed=seed, round_number=round_number)):
@@ -106,30 +104,27 @@ def train_round(
                 f"the loss is not finite in round {round_number}, step {step + 1}; lower training.learning_rate"
             )
         objective = loss + proximal_term(parameters, start, proximal_mu) if proximal_mu else loss
-        optimizer.zero_grad(set_to_none=True)
+        descent.forget_gradients()
         objective.backward()
-        for leaf in parameters.values():
-            leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # unused ones decay all the same
-        if training.gradient_clip:
-            nn.utils.clip_grad_norm_(parameters.values(), training.gradient_clip)
-        for group in optimizer.param_groups:
-            group["lr"] = steps.learning_rate(step)
-        optimizer.step()
+        descent.take(step)
         losses.append(loss.detach())
-    state.steps += len(losses)
-    state.round = round_number
-    if training.optimizer_state == "kept":
-        keep_moments(optimizer, parameters, state)
+    descent.finish(len(losses), round_number)
     return float(torch.stack(losses).mean())
 
 
 class Steps:
-    """The steps of one round, numbered over the whole training, with their learning rates."""
+    """The steps of one round, numbered over the whole training, with their learning rates.
 
-    def __init__(self, training: TrainingSection, num_examples: int, round_number: int) -> None:
+    Args:
+        per_round: Steps of a round; those of `local_epochs` over `num_examples` if not given.
+    """
+
+    def __init__(
+        self, training: TrainingSection, num_examples: int, round_number: int, *, per_round: int | None = None
+    ) -> None:
         size = training.batch_size or num_examples
         self._training = training
-        self._per_round = training.local_epochs * math.ceil(num_examples / size)
+        self._per_round = training.local_epochs * math.ceil(num_examples / size) if per_round is None else per_round
         self._first = (round_number - 1) * self._per_round
 
     def number(self, step: int) -> int:
@@ -139,6 +134,39 @@ class Steps:
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step of this round."""
         return learning_rate(self._training, step=self.number(step), steps_per_round=self._per_round)
+
+
+class Descent:
+    """The optimiser of one round: its learning rates, and the moments and counters it leaves for the next round."""
+
+    def __init__(
+        self, training: TrainingSection, parameters: Mapping[str, torch.Tensor], state: LocalState, steps: Steps
+    ) -> None:
+        self._training, self._parameters, self._state, self._steps = training, parameters, state, steps
+        self._optimizer = make_optimizer(training, parameters)
+        if training.optimizer_state == "kept":
+            load_moments(self._optimizer, parameters, state)
+
+    def forget_gradients(self) -> None:
+        """Before the gradients of the next step."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def take(self, step: int) -> None:
+        """Step along the gradients that the parameters hold."""
+        for leaf in self._parameters.values():
+            leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # unused ones decay all the same
+        if self._training.gradient_clip:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._training.gradient_clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._steps.learning_rate(step)
+        self._optimizer.step()
+
+    def finish(self, taken: int, round_number: int) -> None:
+        """Remember what the next round continues from."""
+        self._state.steps += taken
+        self._state.round = round_number
+        if self._training.optimizer_state == "kept":
+            keep_moments(self._optimizer, self._parameters, self._state)
 
 
 @torch.no_grad()

@@ -1,0 +1,102 @@
+"""One gradient for each example of a batch, and the check that "example" is what the promise says it is.
+
+Clipping protects whatever the leading dimension of these gradients counts. A model that folds regions into the batch
+would be clipped per region with no error, and the promise would be about regions: so the leading dimension is compared
+with the number of units at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from protocol.errors import PrivacyUnitError
+
+Batch = Mapping[str, Tensor]
+Gradients = dict[str, Tensor]
+LossFunction = Callable[[Any, Batch], Tensor]
+"""(model, batch) -> one loss per example, (B,); `protocol.tasks.Task.loss` is one."""
+
+
+class LossModule(nn.Module):
+    """A loss as a module around its model, so that `functional_call` can swap the parameters inside."""
+
+    def __init__(self, loss: LossFunction, model: nn.Module) -> None:
+        super().__init__()
+        self.loss, self.model = loss, model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Shapes: -> (B,)"""
+        return self.loss(self.model, batch)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are trained, by name."""
+    return {name: leaf for name, leaf in model.named_parameters() if leaf.requires_grad}
+
+
+def units_in(batch: Batch) -> int:
+    """Number of examples in a batch.
+
+    Raises:
+        PrivacyUnitError: no tensors, or tensors of different leading dimensions.
+    """
+    sizes = {name: len(value) for name, value in batch.items()}
+    if len(set(sizes.values())) != 1:
+        raise PrivacyUnitError(
+            f"tensors of one batch have leading dimensions {sizes}; each must count the units of privacy"
+        )
+    return next(iter(sizes.values()))
+
+
+def one_by_one(loss: LossFunction, model: nn.Module, batch: Batch) -> Gradients:
+    """The reference: a backward pass for each example alone.
+
+    Shapes: -> (B, *parameter.shape) for each trained parameter
+    """
+    leaves = trainable(model)
+    rows: dict[str, list[Tensor]] = {name: [] for name in leaves}
+    for place in range(units_in(batch)):
+        alone = {name: value[place : place + 1] for name, value in batch.items()}
+        found = torch.autograd.grad(loss(model, alone).sum(), list(leaves.values()), allow_unused=True)
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            rows[name].append(torch.zeros_like(leaf) if gradient is None else gradient)
+    return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def by_vmap(loss: LossFunction, model: nn.Module, batch: Batch, *, chunk: int | None = None) -> Gradients:
+    """All gradients at once: `vmap(grad)` of the loss of an example as a batch of one. Any architecture.
+
+    Args:
+        chunk: Examples that are worked on at a time; speed and memory only.
+
+    Shapes: -> (B, *parameter.shape) for each trained parameter
+    """
+    units_in(batch)
+    module = LossModule(loss, model)
+    values = {f"model.{name}": leaf.detach() for name, leaf in trainable(model).items()}
+
+    def alone(parameters: Gradients, example: Batch) -> Tensor:
+        return functional_call(module, parameters, ({name: value[None] for name, value in example.items()},)).sum()
+
+    gradients = vmap(grad(alone), in_dims=(None, 0), chunk_size=chunk)(values, dict(batch))
+    return {name.removeprefix("model."): value for name, value in gradients.items()}
+
+
+def check_unit(gradients: Mapping[str, Tensor], *, units: int) -> None:
+    """Refuse gradients that do not have exactly one row per unit of privacy.
+
+    Raises:
+        PrivacyUnitError: names the parameter, its leading dimension and the number of units.
+    """
+    for name, value in gradients.items():
+        rows = value.shape[0] if value.dim() else None
+        if rows != units:
+            raise PrivacyUnitError(
+                f"the gradients of '{name}' have leading dimension {rows} for {units} unit(s) of privacy: something is "
+                "folded into the batch, and clipping would protect that instead; keep the units as the first dimension"
+            )
