@@ -1,8 +1,8 @@
 """When may one more campaign start? The privacy filter that a holder's ledger asks, in exact rationals.
 
-A schedule that was fixed in advance is accounted with privacy loss distributions (`privacy.accounting`). What is chosen
-*after* something was released (whether a second campaign runs at all, its noise, its length) needs a filter: a rule that
-looks only at the parameters spent so far and at the next ones, and that holds whatever the choices were::
+A schedule that was fixed in advance is accounted with privacy loss distributions (`privacy.accounting`). What is
+chosen *after* something was released (whether a second campaign runs at all, its noise, its length) needs a filter: a
+rule that looks only at the parameters spent so far and at the next ones, and that holds whatever the choices were::
 
     rule = RenyiFilter(epsilon=Fraction(2), delta=Fraction(1, 10**7))
     rule.admits(total_rdp([first, second]), third)
@@ -87,10 +87,11 @@ class RenyiFilter:
         sum of all admitted RDP at a  <=  caps[a] = epsilon - conversion(a, delta / len(ORDERS)), rounded down.
 
     Why this is enough. Fix an order a and look at the campaigns up to the last one at which a's sum is within its cap.
-    That prefix is a fully adaptive composition whose RDP at a never exceeds caps[a] (Feldman and Zrnic 2021, Thm 3.1;
-    Lecuyer 2021), so its hockey-stick divergence at epsilon is at most delta / len(ORDERS). Everything admitted is one
-    of these prefixes, the longest one; which order it belongs to may depend on outputs, and summing the divergences
-    over all orders pays for that: delta in total. Campaigns may interleave (Haney et al. 2023, arXiv:2309.05901).
+    That prefix is a fully adaptive composition whose RDP at a never exceeds caps[a] (Feldman and Zrnic 2021,
+    arXiv:2008.11193; Lecuyer 2021, arXiv:2103.01379), so its hockey-stick divergence at epsilon is at most
+    delta / len(ORDERS). Everything admitted is one of these prefixes, the longest one; which order it belongs to may
+    depend on outputs, and summing the divergences over all orders pays for that: delta in total. Campaigns may
+    interleave (Haney et al. 2023, arXiv:2309.05901).
 
     Unit and adjacency are those of the costs. Parameters may depend on released values, never on the data directly.
 
