@@ -91,7 +91,8 @@ def least_p_value(release: Release) -> float:
     """Smallest p value, times the number of tests, of: the stated variance and shape where the count is zero, no bias
     where it is not, and no correlation between steps, all per query.
 
-    On 24,000 empty cells (outflow) the variance test sees 5 % less stddev at 10 standard errors, on 667,000 (cells) at 56.
+    On 24,000 empty cells (outflow) the variance test sees 5 % less stddev at 10 standard errors, on the 667,000 of
+    cells at 56.
     """
     queries, stated = sparse(), plan()
     noise: dict[str, list[np.ndarray]] = {name: [] for name in queries}
