@@ -8,8 +8,10 @@ a draw, so there is no rounding of which an observer could take advantage (Miron
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,6 +19,11 @@ MAGNITUDE_BITS = 127
 """Bits of U: two words of 64, less the bit for the sign."""
 LOW_BITS = MAGNITUDE_BITS - 64
 GUIDE_BITS = 16
+WEIGHT_BITS = 256
+"""Weights that are summed to thresholds are integers in units of 2^-256."""
+ONE = 1 << WEIGHT_BITS
+NEGLIGIBLE = ONE >> 168
+"""Weights below are left out of the sums: together less than 2^-147, where thresholds are 2^-127 apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,3 +100,10 @@ def with_sign(magnitudes: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Magnitudes, negated where the word is odd."""
     flips = -(words & np.uint64(1)).astype(np.int64)
     return (magnitudes ^ flips) - flips
+
+
+def fixed_exp(exponent: Fraction) -> int:
+    """exp(exponent) in units of 2^-256, rounded down; decimal's exp is correctly rounded to the digits asked for."""
+    with decimal.localcontext(decimal.Context(prec=120, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])):
+        value = (decimal.Decimal(exponent.numerator) / decimal.Decimal(exponent.denominator)).exp()
+        return int(value * ONE)

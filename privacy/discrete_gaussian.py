@@ -10,7 +10,6 @@ arXiv:2102.06387.
 
 from __future__ import annotations
 
-import decimal
 import math
 import sys
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from privacy.cdf_table import CdfTable
+from privacy.cdf_table import NEGLIGIBLE, ONE, WEIGHT_BITS, CdfTable, fixed_exp
 from privacy.randomness import SecureStream
 from protocol.errors import PrivacyParameterError
 
@@ -31,9 +30,6 @@ LEAST_SHARE = 4.0
 """Least stddev of one holder's share: below it a sum of shares may stray from a discrete Gaussian."""
 DRAWS_AT_ONCE = 1 << 16
 """Small enough for the processor's cache, large enough to make the loop free."""
-_BITS = 256
-_NEGLIGIBLE_BITS = 168
-"""Weights below 2^-168 are left out of the sums: together less than 2^-151, where thresholds are 2^-127 apart."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +120,13 @@ def _table(stddev: float) -> CdfTable:
     Each product is rounded down by at most 2^-256, so after the 1.5 million rows of the largest table a weight is off
     by less than 2^-210: nothing beside the thresholds' 2^-127.
     """
-    step = _fixed_exp(-1 / (2 * Fraction(stddev) ** 2))
-    square = step * step >> _BITS
-    weight, ratio, total = 1 << _BITS, step, 1 << _BITS
-    cumulative = [total]
-    while (weight := weight * ratio >> _BITS) >> (_BITS - _NEGLIGIBLE_BITS):
-        ratio = ratio * square >> _BITS
-        total += 2 * weight
-        cumulative.append(total)
+    step = fixed_exp(-1 / (2 * Fraction(stddev) ** 2))
+    square = step * step >> WEIGHT_BITS
+    weight, ratio, cumulative = ONE, step, [ONE]
+    while (weight := weight * ratio >> WEIGHT_BITS) >= NEGLIGIBLE:
+        ratio = ratio * square >> WEIGHT_BITS
+        cumulative.append(cumulative[-1] + 2 * weight)
     return CdfTable.from_cumulative(cumulative)
-
-
-def _fixed_exp(exponent: Fraction) -> int:
-    """exp(exponent) · 2^256, rounded down; decimal's exp is correctly rounded to the digits asked for."""
-    with decimal.localcontext(decimal.Context(prec=120, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])):
-        value = (decimal.Decimal(exponent.numerator) / decimal.Decimal(exponent.denominator)).exp()
-        return int(value * (1 << _BITS))
 
 
 def holder_stddev(total_stddev: float, *, honest: int) -> float:
@@ -175,15 +162,16 @@ def sum_gap(stddev: float, holders: int) -> float:
 
         tau = 10 · sum over k = 1 .. holders - 1 of exp(-2 pi² stddev² k / (k + 1))
 
-    Two sums that differ by a shift of L2 norm D in d coordinates then satisfy epsilon²/2-concentrated privacy with
-    epsilon <= min(sqrt(D² / (holders · stddev²) + tau d / 2), D / (sqrt(holders) · stddev) + tau sqrt(d)). The result
-    is rounded up: with two holders or more it is never 0, but at least the smallest normal float64 (about 2e-308).
+    Integers in d coordinates that one unit of privacy moves by at most D in L2 norm are then protected with Rényi
+    divergence at order alpha of at most the lesser of alpha D² / (2 holders stddev²) + tau d and
+    (alpha / 2) (D / (sqrt(holders) stddev) + tau sqrt(d))². The result is rounded up: with two holders or more it is
+    never 0, but at least the smallest normal float64 (about 2e-308).
 
     Args:
         stddev: Of each holder's share, in integer units.
         holders: Number of shares in the sum.
 
-    Source: Kairouz, Liu, Steinke 2021, arXiv:2102.06387, Theorem 1.
+    Source: Kairouz, Liu, Steinke 2021, arXiv:2102.06387, Theorem 1 and Proposition 14.
     """
     check_stddev(stddev, most=math.inf)
     check_holders(holders)

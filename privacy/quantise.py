@@ -46,9 +46,11 @@ def clip_to_norm(vector: np.ndarray, clip_norm: float) -> np.ndarray:
         return values.copy()
     peak = float(np.abs(values).max())
     unit = values / peak  # no square of it overflows
-    clipped = unit * (clip_norm / _norm(unit))
-    while _norm(clipped) > clip_norm:  # by a rounding or two
-        clipped *= 1 - 2.0**-52
+    shrink, slack = clip_norm / _norm(unit), 2.0**-53
+    clipped = unit * shrink
+    while _norm(clipped) > clip_norm:  # by a rounding or two, unless the clip norm is close to the smallest float
+        slack *= 2
+        clipped = unit * (shrink * (1 - slack))
     return clipped
 
 
@@ -79,7 +81,7 @@ class Quantiser:
     Raises:
         PrivacyParameterError: A parameter is out of range, or the integers would not fit below 2^31.
 
-    Source: Kairouz, Liu, Steinke 2021, arXiv:2102.06387, Proposition 26 (conditional randomised rounding).
+    Source: Kairouz, Liu, Steinke 2021, arXiv:2102.06387, Theorem 1 and section 4.1 (conditional randomised rounding).
     """
 
     clip_norm: float
@@ -122,8 +124,9 @@ class Quantiser:
             )
         scaled = clip_to_norm(vector, self.clip_norm) * self.scale
         below = np.floor(scaled)
-        # Powers of two are exact: a coordinate goes up with probability floor(2^64 · fraction) / 2^64.
-        chances = ((scaled - below) * 2.0**64).astype(np.uint64)
+        # Powers of two are exact: a coordinate goes up with probability floor(2^64 · fraction) / 2^64. The fraction of
+        # a tiny negative number rounds to 1, which would not fit.
+        chances = (np.minimum(scaled - below, 1 - 2.0**-53) * 2.0**64).astype(np.uint64)
         lower, limit = below.astype(np.int64), self.norm_bound**2
         while True:
             rounded = lower + (stream.uint64(self.dimension) < chances)
@@ -139,8 +142,10 @@ def to_modular(values: np.ndarray) -> np.ndarray:
     """Integers as residues modulo 2^32. Shapes: any, kept, int64 -> uint32.
 
     Raises:
-        PrivacyParameterError: A value does not lie in [-2^31, 2^31).
+        PrivacyParameterError: The values are not signed integers, or one does not lie in [-2^31, 2^31).
     """
+    if not np.issubdtype(values.dtype, np.signedinteger):
+        raise PrivacyParameterError(f"values of type {values.dtype} were given; encode them to int64 first")
     if values.size and (int(values.min()) < -HALF or int(values.max()) >= HALF):
         raise PrivacyParameterError(
             "a value does not fit in [-2^31, 2^31) and would wrap; lower the scale or the noise"
@@ -157,11 +162,14 @@ def from_modular(values: np.ndarray, *, bound: int) -> np.ndarray:
 
     Raises:
         PrivacyParameterError: The bound itself does not fit.
-        ProtocolError: A value lies beyond the bound: a holder broke its limit, or the sum wrapped.
+        ProtocolError: The values are not uint32, or one lies beyond the bound: a holder broke its limit, or the sum
+            wrapped.
     """
+    if values.dtype != np.uint32:
+        raise ProtocolError(f"sums of type {values.dtype} were given; sums modulo 2^32 are uint32")
     if not 0 <= bound < HALF:
         raise PrivacyParameterError(f"a bound of {bound} was given; it must be in [0, 2^31), or sums could wrap unseen")
-    centred = values.astype(np.uint32).view(np.int32).astype(np.int64)
+    centred = values.view(np.int32).astype(np.int64)
     if beyond := int((np.abs(centred) > bound).sum()):
         raise ProtocolError(
             f"{beyond} of {centred.size} sums lie beyond the bound of {bound}: a holder broke its limit or a sum "
