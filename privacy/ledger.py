@@ -110,6 +110,18 @@ class Ledger:
                 )
         return ledger
 
+    def check_budget(self, campaign: str, cost: Cost) -> None:
+        """Whether a campaign could be reserved now; one that is reserved already costs nothing more. Changes nothing.
+
+        Raises:
+            BudgetExceededError: more than what is left.
+            LedgerError: the ledger cannot be read.
+        """
+        with self._turn():
+            known = self._chain.book.campaigns.get(campaign)
+            if known is None or not known.covers(cost):
+                self._chain.book.check_budget(campaign, cost)
+
     def reserve(self, campaign: str, cost: Cost, *, request: str, rounds: int) -> None:
         """Take the cost of a whole campaign from the budget, before anything of it is computed. Never refunded.
 

@@ -53,6 +53,11 @@ class Campaign:
     served: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Round number to (request, SHA-256 of what was released)."""
 
+    def covers(self, cost: Cost) -> bool:
+        """Whether `cost` is at most what was reserved, in every number."""
+        paid, asked = (self.cost.epsilon, *self.cost.rdp), (cost.epsilon, *cost.rdp)
+        return all(more <= most for more, most in zip(asked, paid, strict=True))
+
 
 class Book:
     """The state of a ledger after some of its lines.
@@ -130,8 +135,7 @@ class Book:
                 f"campaign '{campaign}' is reserved for {known.rounds} rounds of request {known.request[:16]}, not for "
                 f"{rounds} of {request[:16]}; a reservation is never changed, so use a new name"
             )
-        paid, asked = (known.cost.epsilon, *known.cost.rdp), (cost.epsilon, *cost.rdp)
-        if any(more > less for more, less in zip(asked, paid, strict=True)):  # the request does not fix the noise
+        if not known.covers(cost):  # then the request does not fix the noise
             raise LedgerError(
                 f"campaign '{campaign}' now costs more than was reserved for the same request (epsilon "
                 f"{float(cost.epsilon):.4g} against {float(known.cost.epsilon):.4g}); use a new name and reserve that"

@@ -1,0 +1,117 @@
+"""What a data holder allows, in its own words: the section ``[privacy]`` of its ``holder.toml``.
+
+The coordinator's plan is checked against it and never changes it::
+
+    [privacy]
+    holder = "telecom-north"
+    population = "subscribers"
+    period = "2026"
+    max_epsilon = 2.0                # for one person over everything released in the period
+    delta = 1e-7
+    population_size = 4_000_000      # optional; delta must then be below 1 / population_size
+    contributions = 10               # most cells a person may count in
+    least_noise_multiplier = 0.5     # least noise over sensitivity, whatever the accountant says
+    clip_norm = 1.0                  # largest gradient norm of one example
+"""
+
+from __future__ import annotations
+
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from privacy.ledger import Terms
+from privacy.plan import CountReleasePlan, DPSGDPlan
+from protocol.errors import PlanError, PolicyRefusedError
+from protocol.plan import FrozenConfig, parse_config
+
+_SECTION = "privacy"
+
+
+class HolderPolicy(FrozenConfig):
+    """Least noise, widest bounds and the whole budget of one population of one holder.
+
+    Adjacency: add or remove one unit. The cap is for the unit of what is released (a person for counts, the example
+    that the plan names for DP-SGD); where both are released, keep a ledger for each.
+    """
+
+    holder: str = Field(min_length=1, max_length=200, description="name of the data holder")
+    population: str = Field(min_length=1, max_length=200, description="whose records are released from")
+    period: str = Field(min_length=1, max_length=200, description="the time span that one budget covers")
+    max_epsilon: float = Field(gt=0, lt=1000, description="cap over everything released in the period")
+    delta: float = Field(gt=0, lt=1, description="failure probability that goes with the cap")
+    contributions: int = Field(ge=1, description="largest number of cells in which one person may count")
+    least_noise_multiplier: float = Field(gt=0, description="least noise stddev over L2 sensitivity")
+    clip_norm: float = Field(gt=0, description="largest L2 norm of one example's gradient")
+    population_size: int | None = Field(default=None, ge=1, description="persons; delta must be below 1 over it")
+
+    @field_validator("holder", "population", "period")
+    @classmethod
+    def _names_can_be_printed(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"{name!r} must be printable and not blank at its ends")
+        return name
+
+    @model_validator(mode="after")
+    def _delta_fits_the_population(self) -> HolderPolicy:
+        size = self.population_size
+        if size is not None and _exact(self.delta) * size >= 1:
+            raise ValueError(
+                f"delta is {self.delta:g}, but must be below 1 / population_size = {1 / size:.3g}: a release of "
+                "one whole record in that many would be allowed"
+            )
+        return self
+
+    def terms(self) -> Terms:
+        """What the holder's ledger stands for, with the numbers exactly as they are written in decimal."""
+        return Terms(
+            self.holder, self.population, self.period, epsilon=_exact(self.max_epsilon), delta=_exact(self.delta)
+        )
+
+    def check(self, plan: CountReleasePlan | DPSGDPlan) -> None:
+        """Refuse a plan that asks for more than this holder allows; what is spent already is the ledger's to know.
+
+        Raises:
+            PolicyRefusedError: which rule, what the plan asks for, and what is allowed.
+        """
+        if isinstance(plan, CountReleasePlan):
+            if plan.contributions > self.contributions:
+                self._refuse("contributions per person", plan.contributions, "at most", self.contributions)
+        elif plan.clip_norm > self.clip_norm:
+            self._refuse("clip_norm", plan.clip_norm, "at most", self.clip_norm)
+        if plan.noise_multiplier < self.least_noise_multiplier:
+            self._refuse("noise_multiplier", plan.noise_multiplier, "at least", self.least_noise_multiplier)
+        # The cap last: it takes the accountant, and a NaN in its answer must not pass.
+        if not (epsilon := plan.epsilon(self.delta)) <= self.max_epsilon:
+            self._refuse(f"epsilon at delta {self.delta:g}", epsilon, "at most", self.max_epsilon)
+
+    def _refuse(self, rule: str, asked: float, bound: str, allowed: float) -> None:
+        raise PolicyRefusedError(
+            f"the plan's {rule} is {asked:.6g}, and the policy of '{self.holder}' allows {bound} {allowed:.6g}; "
+            "change the plan, or ask the holder"
+        )
+
+
+def load_policy(path: Path) -> HolderPolicy:
+    """Read the section ``[privacy]`` of a holder's own configuration.
+
+    Raises:
+        PlanError: no such file, not TOML, no such section, an unknown or missing key, or a value that breaks a rule.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read policy {path} ({error.strerror}); give the path of a holder.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"policy {path} is not valid TOML ({error}); correct that line") from None
+    section = values.get(_SECTION)
+    if not isinstance(section, dict):
+        raise PlanError(f"policy {path} has no section [{_SECTION}]; without a cap nothing may be released, so add it")
+    return parse_config(HolderPolicy, section, where=f"{path.name} [{_SECTION}]")
+
+
+def _exact(value: float) -> Fraction:
+    """The decimal number that a person wrote, not the nearest power-of-two fraction."""
+    return Fraction(str(value))
