@@ -115,12 +115,15 @@ class Ledger:
 
         Raises:
             BudgetExceededError: more than what is left.
-            LedgerError: the ledger cannot be read.
+            LedgerError: it is reserved at a lower cost, or the ledger cannot be read.
         """
         with self._turn():
-            known = self._chain.book.campaigns.get(campaign)
-            if known is None or not known.covers(cost):
-                self._chain.book.check_budget(campaign, cost)
+            book = self._chain.book
+            known = book.campaigns.get(campaign)
+            if known is None:
+                book.check_budget(campaign, cost)
+            else:
+                book.check_reservation(campaign, cost, request=known.request, rounds=known.rounds)
 
     def reserve(self, campaign: str, cost: Cost, *, request: str, rounds: int) -> None:
         """Take the cost of a whole campaign from the budget, before anything of it is computed. Never refunded.
@@ -143,16 +146,6 @@ class Ledger:
                 return
             book.check_budget(campaign, cost)
             self._append("reserved", reserved_body(campaign, cost, request=request, rounds=rounds))
-
-    def check_budget(self, campaign: str, cost: Cost) -> None:
-        """Whether a campaign would find room; one that is reserved already needs none. Changes nothing.
-
-        Raises:
-            BudgetExceededError: more than what is left.
-        """
-        with self._turn():
-            if campaign not in self._chain.book.campaigns:
-                self._chain.book.check_budget(campaign, cost)
 
     def serve(self, campaign: str, round_number: int, *, request: str, produce: Callable[[], bytes]) -> bytes:
         """Release one round of a reserved campaign, once.
