@@ -1,0 +1,204 @@
+"""Private plans: what is sampled, clipped and noised, for which unit, in one frozen value that can be written down.
+
+A plan ties the mechanism to what the accountant is told about it, so that the two cannot drift apart. `calibrate`
+returns a new plan with the least noise that keeps a promise and never with less. What only makes a release faster
+(chunk sizes, gradient modes) does not live here: changing it cannot change privacy::
+
+    plan = CountReleasePlan(contributions=10, cells_stddev=1.0, margins_stddev=1.0).calibrate(epsilon=2.0, delta=1e-7)
+    plan.epsilon(1e-7)                                  # at most 2, at least 1.98
+    plan_from_json(plan_to_json(plan)) == plan          # and the digest is the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from privacy import accounting
+from privacy.calibration import least_noise, rounded_up
+from privacy.events import CountNoise, GaussianSteps, PrivacyEvent, check_delta, check_epsilon
+from protocol.errors import PrivacyParameterError
+from protocol.plan import FrozenConfig
+
+LARGEST_STDDEV = 100_000  # the sampler's table ends here
+
+_Stddev = Annotated[
+    float, Field(gt=0, le=LARGEST_STDDEV, description="parameter s of the discrete Gaussian, in counts")
+]
+
+
+class _PrivacyPlan(FrozenConfig):
+    """What every private plan has: events, epsilon, a canonical JSON and its digest."""
+
+    unit: str = Field(min_length=1, max_length=200, description="whose presence the promise hides")
+    adjacency: Literal["add/remove"] = "add/remove"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise PrivacyParameterError(_in_words(error, type(self).__name__)) from None
+
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """What the accountant is told."""
+        raise NotImplementedError
+
+    def epsilon(self, delta: float) -> float:
+        """Epsilon of the whole plan at `delta`, for one unit added or removed."""
+        return accounting.epsilon(self.events(), delta=delta)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(plan_to_json(self).encode()).hexdigest()
+
+
+class CountReleasePlan(_PrivacyPlan):
+    """One release of event counts, every cell of the public grid under discrete Gaussian noise.
+
+    Three queries of the same people: ``cells`` (time, origin, destination), ``inflow`` (time, destination) and
+    ``outflow`` (time, origin); the last two only with `margins_stddev`. Unit: a person. Adjacency: add or remove one.
+    Sensitivity of each query under the rules of `privacy.bounding`: L1 = k, L2 = √k, Linf = 1, with k = `contributions`
+    over the whole charged period.
+    """
+
+    kind: Literal["count-release"] = "count-release"
+    unit: str = Field(default="person: one account at this holder", min_length=1, max_length=200)
+    contributions: int = Field(ge=1, le=100_000, description="distinct cells per person over the charged period")
+    cells_stddev: _Stddev
+    margins_stddev: _Stddev | None = None
+
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """One event per query: cells, then inflow and outflow where they are asked for."""
+        stddevs = [self.cells_stddev] + [self.margins_stddev] * 2 * (self.margins_stddev is not None)
+        return tuple(CountNoise(stddev=s, contributions=self.contributions) for s in stddevs if s is not None)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Noise over L2 sensitivity of the query with the least noise, cells_stddev / √k where that is the cells."""
+        return min(self.cells_stddev, self.margins_stddev or math.inf) / math.sqrt(self.contributions)
+
+    def calibrate(self, *, epsilon: float, delta: float, margin_share: float = 0.5) -> Self:
+        """A new plan with the least noise that is (epsilon, delta)-DP; margins stay out where this plan has none.
+
+        The budget is split in zCDP, ρ = k / (2 s²) per query: `margin_share` of it goes to the margins, half of that
+        each.
+
+        Raises:
+            PrivacyParameterError: epsilon, delta or the share out of range, or more noise needed than can be drawn.
+        """
+        check_epsilon(epsilon)
+        check_delta(delta)
+        if self.margins_stddev is not None and not 0 < margin_share < 1:
+            raise PrivacyParameterError(
+                f"margin_share must be above 0 and below 1, got {margin_share!r}; for no margins "
+                "set margins_stddev = None"
+            )
+        # In units of one overall noise s/√k, the noise of the cells and of each margin.
+        cells = math.sqrt(self.contributions / (1 - margin_share * (self.margins_stddev is not None)))
+        margins = None if self.margins_stddev is None else math.sqrt(2 * self.contributions / margin_share)
+
+        def with_noise(noise: float) -> Self:
+            values = {"cells_stddev": rounded_up(noise * cells)}
+            if margins is not None:
+                values["margins_stddev"] = rounded_up(noise * margins)
+            return type(self)(**{**self.model_dump(), **values})
+
+        noise = least_noise(
+            lambda tried: with_noise(tried).epsilon(delta), target=epsilon, start=_first_guess(epsilon, delta)
+        )
+        return _kept_promise(with_noise(noise), epsilon=epsilon, delta=delta)
+
+
+class DPSGDPlan(_PrivacyPlan):
+    """DP-SGD with Poisson sampling: clip each example's gradient, add up, add noise, divide by the *expected* batch.
+
+    Unit: the example named by `unit`, which is not a person unless each person owns one. Adjacency: add or remove one
+    example. Sensitivity: `clip_norm` in L2; the noise has standard deviation noise_multiplier · clip_norm.
+    `sampling_rate`, `expected_batch` and `steps` are public constants, chosen before the data are looked at.
+    """
+
+    kind: Literal["dp-sgd"] = "dp-sgd"
+    unit: str = Field(default="one training example", min_length=1, max_length=200)
+    clip_norm: float = Field(gt=0, description="largest L2 norm of one example's gradient")
+    noise_multiplier: float = Field(gt=0, description="stddev of the noise over clip_norm")
+    sampling_rate: float = Field(gt=0, le=1, description="chance that an example is in a batch (Poisson)")
+    expected_batch: float = Field(gt=0, description="what the noisy sum is divided by; a public constant")
+    steps: int = Field(ge=1, le=10_000_000)
+
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """All steps as one event."""
+        return (self._steps_event(),)
+
+    def person_epsilon(self, examples_per_person: int, delta: float) -> float:
+        """Epsilon of a person who owns so many examples: what the promise to one example is worth to a person."""
+        return accounting.group_epsilon(self._steps_event(), examples_per_person=examples_per_person, delta=delta)
+
+    def calibrate(self, *, epsilon: float, delta: float) -> Self:
+        """A new plan with the least noise that is (epsilon, delta)-DP for one example.
+
+        Raises:
+            PrivacyParameterError: epsilon or delta out of range, or no noise in reach keeps the promise.
+        """
+        check_epsilon(epsilon)
+        check_delta(delta)
+
+        def with_noise(noise: float) -> Self:
+            return type(self)(**{**self.model_dump(), "noise_multiplier": rounded_up(noise)})
+
+        start = max(0.4, min(1.0, 4 * self.sampling_rate) * math.sqrt(self.steps) * _first_guess(epsilon, delta))
+        noise = least_noise(lambda tried: with_noise(tried).epsilon(delta), target=epsilon, start=start)
+        return _kept_promise(with_noise(noise), epsilon=epsilon, delta=delta)
+
+    def _steps_event(self) -> GaussianSteps:
+        return GaussianSteps(noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps)
+
+
+AnyPlan = TypeVar("AnyPlan", bound="_PrivacyPlan")
+PrivacyPlan = CountReleasePlan | DPSGDPlan
+
+_ANY_PLAN: TypeAdapter[PrivacyPlan] = TypeAdapter(Annotated[PrivacyPlan, Field(discriminator="kind")])
+
+
+def plan_to_json(plan: _PrivacyPlan) -> str:
+    """The canonical JSON of a plan: sorted keys, no blanks, every field there, defaults too."""
+    return json.dumps(plan.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def plan_from_json(text: str) -> PrivacyPlan:
+    """The plan that `plan_to_json` wrote.
+
+    Raises:
+        PrivacyParameterError: not JSON, an unknown kind or key, or a value out of its range.
+    """
+    try:
+        return _ANY_PLAN.validate_json(text)
+    except ValidationError as error:
+        raise PrivacyParameterError(_in_words(error, "privacy plan")) from None
+
+
+def _first_guess(epsilon: float, delta: float) -> float:
+    """Noise over sensitivity by zCDP: ε = ρ + 2 √(ρ log(1/δ)), ρ = 1 / (2 z²)."""
+    spare = -math.log(delta)
+    rho = (math.sqrt(spare + epsilon) - math.sqrt(spare)) ** 2
+    return 1 / math.sqrt(2 * rho)
+
+
+def _kept_promise(plan: AnyPlan, *, epsilon: float, delta: float) -> AnyPlan:
+    reached = plan.epsilon(delta)
+    if not reached <= epsilon:
+        raise PrivacyParameterError(f"calibration reached epsilon {reached}, above {epsilon}; ask for more noise")
+    return plan
+
+
+def _in_words(error: ValidationError, where: str) -> str:
+    """Every complaint as: where, key, rule, value."""
+    return "; ".join(
+        f"{where}: '{'.'.join(str(part) for part in item['loc'])}': {item['msg']}"
+        + (f", got {item['input']!r}" if isinstance(item["input"], int | float | str | None) else "")
+        + "; change the value"
+        for item in error.errors()
+    )
