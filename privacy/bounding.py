@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +76,7 @@ class CountGrid:
         if (
             len(columns) != self.origins
             or len(set(columns)) != len(columns)
-            or not all(0 <= operator.index(column) < self.destinations for column in columns)
+            or not all(isinstance(column, (int, np.integer)) and 0 <= column < self.destinations for column in columns)
         ):
             raise PrivacyParameterError(
                 f"origin_columns must name {self.origins} different destinations below {self.destinations}; fix it"
@@ -222,17 +221,22 @@ def _kept(
 def _priorities(
     person: np.ndarray, cell: np.ndarray, names: Sequence[bytes] | np.ndarray, *, grid: CountGrid, secret: bytes
 ) -> np.ndarray:
-    """64 bits of BLAKE2b(secret; step, origin, destination, person) for each pair; uint64."""
+    """64 bits of BLAKE2b(secret; step, origin, destination, person) for each pair, sorted by person; uint64."""
     key = hashlib.blake2b(secret, digest_size=32, person=b"migrafed bound k").digest()
     keyed = hashlib.blake2b(key=key, digest_size=8)
     # Three fields of eight bytes come first, so that the identifier, of any length, needs no delimiter.
     places = np.stack(np.unravel_index(cell, grid.shape), axis=1).astype("<u8").tobytes()
 
     def digests() -> Iterable[bytes]:
-        for row, number in enumerate(person.tolist()):
-            state = keyed.copy()
-            state.update(places[24 * row : 24 * row + 24] + _name(names[number]))
-            yield state.digest()
+        numbers, cells_of = np.unique(person, return_counts=True)
+        stop = 0
+        for number, own in zip(numbers.tolist(), cells_of.tolist(), strict=True):
+            name = _name(names[number])
+            start, stop = stop, stop + 24 * own
+            for place in range(start, stop, 24):
+                state = keyed.copy()
+                state.update(places[place : place + 24] + name)
+                yield state.digest()
 
     return np.frombuffer(b"".join(digests()), dtype="<u8")
 

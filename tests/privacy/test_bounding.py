@@ -371,7 +371,7 @@ def test_a_grid_has_at_least_one_of_each(sizes: tuple[int, int, int]) -> None:
         CountGrid(*sizes)
 
 
-@pytest.mark.parametrize("columns", [(0,), (0, 0), (0, 3), (-1, 0)])
+@pytest.mark.parametrize("columns", [(0,), (0, 0), (0, 3), (-1, 0), (0, 1.0)])
 def test_rows_of_a_grid_are_different_destinations(columns: tuple[int, ...]) -> None:
     with pytest.raises(PrivacyParameterError, match="origin_columns must name 2 different"):
         CountGrid(1, 2, 3, origin_columns=columns)
