@@ -13,6 +13,7 @@ Every family has one parameter; a larger one promises less. Which family is the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ def _count_pld(parameter: float, counts: tuple[tuple[float, int], ...]) -> pld_l
 def _envelope(pld: pld_lib.PrivacyLossDistribution) -> Lines:
     """All bounds of `ApproximateNull`, (epsilon, delta(epsilon)) along the curve, as one convex piecewise line."""
     epsilons = np.concatenate([np.linspace(0.0, 12.0, 481), np.linspace(12.5, 40.0, 56)])
-    deltas = np.asarray(pld.get_delta_for_epsilon(epsilons), dtype=float)
+    deltas = np.asarray(pld.get_delta_for_epsilon(epsilons.tolist()), dtype=float)
     flat, steep = np.exp(-epsilons), np.exp(epsilons)
     slopes = np.concatenate([flat[::-1], steep[1:]])
     offsets = np.concatenate([(-flat * deltas)[::-1], (1 - deltas - steep)[1:]])
@@ -204,7 +205,7 @@ def _envelope(pld: pld_lib.PrivacyLossDistribution) -> Lines:
         while len(kept) > 1 and _meet(slopes, offsets, kept[-2], line) <= _meet(slopes, offsets, kept[-2], kept[-1]):
             kept.pop()
         kept.append(line)
-    breaks = np.array([_meet(slopes, offsets, left, right) for left, right in zip(kept, kept[1:], strict=False)])
+    breaks = np.array([_meet(slopes, offsets, left, right) for left, right in itertools.pairwise(kept)])
     return breaks, slopes[kept], offsets[kept]
 
 

@@ -242,7 +242,7 @@ def test_a_mechanism_s_own_floor_meets_the_gaussian_one_where_they_are_the_same_
 
 
 def test_sampling_helps_the_mechanism_and_its_own_null_says_so() -> None:
-    """A Gaussian null of equal epsilon is not the trade-off function of a subsampled mechanism: its floors are lower."""
+    """A Gaussian null of equal epsilon is not what a subsampled mechanism promises: its floors are lower."""
     own = SubsampledGaussianNull(sampling_rate=0.05, steps=100)
     mu = gaussian_mu(own.epsilon(1.0, DELTA), DELTA)
     correct = np.array([0.05, 0.2, 0.4])
