@@ -13,17 +13,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.custody import Custody
+from clients.private_rounds import pack_round, reserve_training, serve_round
+from clients.private_training import train_round_privately
 from clients.state import LocalState
 from clients.training import mean_error, train_round
-from protocol.errors import ProtocolError
+from privacy.plan import DPSGDPlan
+from privacy.randomness import SecureStream
+from protocol.errors import PlanError, ProtocolError, RefusedError
 from protocol.messages import (
     READY,
     EvaluateReply,
     Header,
+    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
+    Witnesses,
 )
 from protocol.plan import Plan, Share
 from protocol.tasks import Dataset, Task
@@ -49,10 +56,29 @@ class HolderAgent:
         plan: The plan it approved; messages of any other plan are refused.
         task: The plan's task.
         shares: What each stage may share, by stage name.
+        custody: Policy and ledger of the holder, if its people are protected: then `tables` were released by it, or
+            every training step is (`plan.trains_privately`).
+        mechanism: The noise of every training step, for a plan that trains privately.
+
+    Raises:
+        PlanError: the plan trains privately and there is no custody or no mechanism.
     """
 
-    def __init__(self, name: str, tables: Any, plan: Plan, task: Task, shares: dict[str, Share]) -> None:
+    def __init__(
+        self,
+        name: str,
+        tables: Any,
+        plan: Plan,
+        task: Task,
+        shares: dict[str, Share],
+        *,
+        custody: Custody | None = None,
+        mechanism: DPSGDPlan | None = None,
+    ) -> None:
+        if plan.trains_privately and (custody is None or mechanism is None):
+            raise PlanError(f"holder '{name}' cannot train privately without a ledger and a mechanism; give it both")
         self.name, self.task, self.plan = name, task, plan
+        self._custody, self._mechanism = custody, mechanism
         self._tables, self._shares = tables, shares
         self._plan_hash = plan.digest()
         self._sessions: dict[str, Session] = {}
@@ -60,20 +86,25 @@ class HolderAgent:
     def statistics(self, request: StatisticsRequest) -> StatisticsReply:
         """Contribute to a phase of federated statistics; the phase `READY` prepares the dataset and the model."""
         share = self._share_of(request.header)
+        self._check_witnesses(request.witnesses)
         if request.phase == READY:
             session = self._open(request.header.stage, share, request.totals)
-            return StatisticsReply(arrays={}, num_examples=session.dataset.num_examples)
+            if self._custody is not None and self._mechanism is not None:
+                reserve_training(self._custody, request.header, self._mechanism, rounds=self.plan.training.rounds)
+            return StatisticsReply(arrays={}, num_examples=session.dataset.num_examples, ledger=self._head())
         if request.phase not in self.task.phases(self.plan, share):
             known = ", ".join((*self.task.phases(self.plan, share), READY))
             raise ProtocolError(
                 f"stage '{request.header.stage}' has no statistics phase '{request.phase}'; it has {known}"
             )
         arrays = self.task.statistics(request.phase, self._tables, self.plan, share, request.totals)
-        return StatisticsReply(arrays=dict(arrays), num_examples=1)
+        return StatisticsReply(arrays=dict(arrays), num_examples=1, ledger=self._head())
 
     def train(self, request: RoundRequest) -> TrainReply:
-        """Local steps of one round from the given shared weights."""
+        """Local steps of one round from the given shared weights; with a mechanism, every step is noised."""
         session = self.receive(request)
+        if self._custody is not None and self._mechanism is not None:
+            return self._train_privately(request, session, self._custody, self._mechanism)
         loss = train_round(
             self.task,
             session.model,
@@ -87,7 +118,16 @@ class HolderAgent:
         return self.trained(session, best_round=request.best_round, loss=loss)
 
     def evaluate(self, request: RoundRequest) -> EvaluateReply:
-        """Validation error of the given shared weights with this holder's personal parameters."""
+        """Validation error of the given shared weights with this holder's personal parameters.
+
+        Raises:
+            RefusedError: training is private, and an error measured on raw data would not be.
+        """
+        if self.plan.trains_privately:
+            raise RefusedError(
+                f"holder '{self.name}' measures no error on raw data in a private training; train a fixed number of "
+                'rounds (training.select = "last")'
+            )
         session = self.receive(request)
         error = mean_error(self.task, session.model, session.dataset, split="validation")
         return EvaluateReply(num_examples=session.dataset.num_examples, error=error)
@@ -95,17 +135,43 @@ class HolderAgent:
     def receive(self, request: RoundRequest) -> Session:
         """Load the shared weights of a request into the session's model, after checking that they fit."""
         self._share_of(request.header)
+        self._check_witnesses(request.witnesses)
         session = self.session(request.header.stage)
         load_weights(session.model, request.weights, session.state.personal, session.personal)
         return session
 
     def trained(self, session: Session, *, best_round: int, loss: float) -> TrainReply:
         """Split what was trained: personal parameters are kept, the others are sent."""
+        weights = self._shared_after(session, best_round=best_round)
+        return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=loss, ledger=self._head())
+
+    def _shared_after(self, session: Session, *, best_round: int) -> dict[str, np.ndarray]:
         values = {name: leaf.detach().clone() for name, leaf in session.model.named_parameters()}
         session.state.personal = {name: values[name] for name in sorted(session.personal)}
         session.state.remember(best_round=best_round)
-        shared = {name: value.numpy() for name, value in values.items() if name not in session.personal}
-        return TrainReply(weights=shared, num_examples=session.dataset.num_examples, loss=loss)
+        return {name: value.numpy() for name, value in values.items() if name not in session.personal}
+
+    def _train_privately(
+        self, request: RoundRequest, session: Session, custody: Custody, mechanism: DPSGDPlan
+    ) -> TrainReply:
+        """One round of noised steps, made and stored once: a repeated request gets the same bytes, not new noise."""
+
+        def produce() -> bytes:
+            train_round_privately(
+                self.task, session.model, session.dataset, self.plan.training, mechanism, session.state,
+                stream=SecureStream(), round_number=request.round, proximal_mu=request.proximal_mu,
+            )  # fmt: skip
+            return pack_round(self._shared_after(session, best_round=request.best_round), session.state)
+
+        weights, session.state = serve_round(custody, request, produce)
+        return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=None, ledger=custody.head())
+
+    def _head(self) -> LedgerHead | None:
+        return None if self._custody is None else self._custody.head()
+
+    def _check_witnesses(self, witnesses: Witnesses) -> None:
+        if self._custody is not None:
+            self._custody.check_witnesses(witnesses)
 
     def session(self, stage: str) -> Session:
         """The open session of a stage."""

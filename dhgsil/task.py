@@ -258,6 +258,12 @@ class DHGSILTask:
         )  # fmt: skip
         return released_series(tables, estimates, stddev)
 
+    def records(self, plan: Plan) -> dict[str, JsonValue]:
+        """What tells the raw records of a plan from others: a release of the same records need not be paid for twice."""
+        data = data_section(plan)
+        made = {"seed": plan.run.seed} if data.source == SYNTHETIC else {}
+        return {"source": data.source, "start": data.start, "end": data.end, "world": data.world, **made}
+
     def public(self, tables: ODSeries) -> Grid:
         """The grid without counts."""
         return Grid(tables.times, tables.step, tables.regions, tables.provenance.country)

@@ -177,6 +177,7 @@ class Plan(FrozenConfig):
             'training.select = "last"': self.training.select == "last",
             "training.patience = 0": self.training.patience == 0,
             "training.batch_size >= 1": self.training.batch_size >= 1,
+            'federation.vectorise = "auto"': self.federation.vectorise != "always",
         }
         if missing := [rule for rule, kept in wanted.items() if not kept]:
             raise ValueError(

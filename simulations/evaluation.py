@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,26 +31,25 @@ COVERAGE = 0.9
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Truth, windows and scoring of a run."""
+    """Truth, windows and scoring of a run.
+
+    `problem` is made of what models may see. `truth` is the same, unless models see counts that were released with
+    noise and errors are measured on the raw ones.
+    """
 
     plan: Plan
     series: ODSeries
     problem: Problem
+    truth: Problem
     scoring: Scoring
     calendar: Calendar
 
     @classmethod
-    def of(cls, plan: Plan, series: ODSeries) -> Evaluation:
+    def of(cls, plan: Plan, series: ODSeries, *, truth: ODSeries | None = None) -> Evaluation:
         """Build problem and scoring from the pooled series; all statistics from the training span."""
         data = data_section(plan)
         split = split_of(series.times, data)
-        counts = indexed_counts(series, data)
-        m = fit_index(counts, data.index, train=split.train).apply(counts) * data.scale
-        if m.min() < 0:
-            raise PlanError(
-                f'index = "{data.index}" gives values below 0 outside the training span, margins need '
-                "flows of at least 0; choose another index"
-            )
+        m = _index(series, plan)
         calendar = calendar_features(
             series.times, series.step, series.provenance.country, training_steps=len(split.train)
         )
@@ -63,7 +62,11 @@ class Evaluation:
             split=split, input_steps=data.input_steps, horizon=data.horizon, season_length=season, times=series.times,
             country=series.provenance.country, scored=scored, space=data.space, seed=plan.run.seed,
         )  # fmt: skip
-        made = cls(plan, series, problem, _scoring(plan, problem), calendar)
+        true = problem
+        if truth is not None:
+            known = _index(truth, plan)
+            true = replace(problem, m=known, y=to_model_space(known, data.space))
+        made = cls(plan, series, problem, true, _scoring(plan, true), calendar)
         calibration_groups(made.scoring, windows=len(made.validation_origins))  # refuses too few errors
         return made
 
@@ -80,7 +83,7 @@ class Evaluation:
     @cached_property
     def test_truth(self) -> np.ndarray:
         """Test targets in model space, (W, H, N, N)."""
-        return self.problem.targets(self.test_origins)
+        return self.truth.targets(self.test_origins)
 
     @property
     def target_times(self) -> np.ndarray:
@@ -122,6 +125,19 @@ class Evaluation:
     def _origins(self, part: str) -> np.ndarray:
         span = getattr(self.problem.split, part)
         return window_origins(span, input_steps=self.problem.input_steps, horizon=self.problem.horizon)
+
+
+def _index(series: ODSeries, plan: Plan) -> np.ndarray:
+    """The index of a series, with the plan's scale. Shapes: -> (T, N, N)"""
+    data = data_section(plan)
+    counts = indexed_counts(series, data)
+    m = fit_index(counts, data.index, train=split_of(series.times, data).train).apply(counts) * data.scale
+    if m.min() < 0:
+        raise PlanError(
+            f'index = "{data.index}" gives values below 0 outside the training span, margins need '
+            "flows of at least 0; choose another index"
+        )
+    return m
 
 
 def calibration_groups(scoring: Scoring, *, windows: int) -> np.ndarray:

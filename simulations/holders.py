@@ -7,6 +7,8 @@ from typing import Any
 
 from clients.agent import HolderAgent
 from clients.app import relay
+from clients.custody import Custody
+from privacy.plan import DPSGDPlan
 from protocol.plan import Plan
 from protocol.tasks import Task
 from server.rounds import Stage
@@ -23,14 +25,33 @@ class SimulatedHolders:
         plan: The run plan.
         task: The plan's task.
         stage: The stage they take part in.
+        custodies: Ledgers of the holders whose people are protected.
+        mechanism: Noise of every training step, if the plan trains privately.
     """
 
     def __init__(
-        self, tables: Any, regions: Mapping[str, tuple[str, ...]], plan: Plan, task: Task, stage: Stage
+        self,
+        tables: Any,
+        regions: Mapping[str, tuple[str, ...]],
+        plan: Plan,
+        task: Task,
+        stage: Stage,
+        *,
+        custodies: Mapping[str, Custody] | None = None,
+        mechanism: DPSGDPlan | None = None,
     ) -> None:
+        known = custodies or {}
         self.plan, self.task, self.stage, self.regions = plan, task, stage, regions
         self.agents = {
-            name: HolderAgent(name, task.held_by(tables, codes), plan, task, {stage.name: stage.share})
+            name: HolderAgent(
+                name,
+                task.held_by(tables, codes),
+                plan,
+                task,
+                {stage.name: stage.share},
+                custody=known.get(name),
+                mechanism=mechanism,
+            )
             for name, codes in regions.items()
         }
 
@@ -38,7 +59,7 @@ class SimulatedHolders:
         """A grid with one node per holder."""
         app = relay(lambda context: self.agents[str(context.node_config[NODE_NAME])])
         together = None
-        if self.plan.federation.vectorise != "never":
+        if self.plan.federation.vectorise != "never" and not self.plan.trains_privately:
             together = TogetherTrainer(
                 self.agents, self.plan, self.task, always=self.plan.federation.vectorise == "always"
             )

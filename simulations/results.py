@@ -4,7 +4,7 @@ The runner makes one `RunTables` and one `RunFacts` and calls `write_run`, which
 `run.json` last, with the SHA-256 of each file. So a folder with a valid `run.json` is a finished run, and one
 changed byte is noticed::
 
-    write_run(folder, RunTables(metrics=..., ...), RunFacts(run="demo-1", ...))
+    write_run(folder, RunTables(metrics=..., ...), RunFacts(run="demo-1", ...), card)
     run = RunResult.read(folder)
     run.metrics, run.facts.holders
 
@@ -31,6 +31,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
 from simulations.run_tables import (
     ATTRACTION,
@@ -52,6 +53,7 @@ REPORT_FILE = "report.html"
 LOG_FILE = "run.log"
 PLAN_FILE = "plan.lock.toml"
 MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.json"
 _ARROW = "→"
 _DAMAGED = "the run folder is damaged"
 
@@ -147,10 +149,10 @@ _SPECS: dict[str, TableSpec] = {
     "regions": REGIONS,
     "flows": FLOWS,
 }
-_SEALED = (*(spec.file for spec in _SPECS.values()), PLAN_FILE, MODEL_FILE)
+_SEALED = (*(spec.file for spec in _SPECS.values()), PLAN_FILE, MODEL_FILE, CARD_FILE)
 
 
-def write_run(folder: Path, tables: RunTables, facts: RunFacts) -> None:
+def write_run(folder: Path, tables: RunTables, facts: RunFacts, card: PrivacyCard) -> None:
     """Write every table, then `run.json` with the digest of each file; nothing without `run.json` counts as finished.
 
     Raises:
@@ -160,6 +162,7 @@ def write_run(folder: Path, tables: RunTables, facts: RunFacts) -> None:
         raise RunFolderError(f"{folder} has no {' and no '.join(missing)}; write them before the run is sealed")
     for name, spec in _SPECS.items():
         write_table(folder, getattr(tables, name), spec)
+    write_whole(folder / CARD_FILE, lambda path: path.write_text(card.to_json(), encoding="utf-8", newline="\n"))
     sealed = facts.model_copy(update={"files": {name: _digest(folder / name) for name in _SEALED}})
     text = json.dumps(sealed.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_whole(folder / FACTS_FILE, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
@@ -171,6 +174,7 @@ class RunResult(RunTables):
 
     folder: Path
     facts: RunFacts
+    card: PrivacyCard
     plan_text: str
 
     @classmethod
@@ -186,7 +190,8 @@ class RunResult(RunTables):
         for name in _SEALED:
             _check_seal(folder, name, facts)
         tables = {name: read_table(folder, spec) for name, spec in _SPECS.items()}
-        run = cls(**tables, folder=folder, facts=facts, plan_text=(folder / PLAN_FILE).read_text(encoding="utf-8"))
+        card, plan_text = _read_card(folder), (folder / PLAN_FILE).read_text(encoding="utf-8")
+        run = cls(**tables, folder=folder, facts=facts, card=card, plan_text=plan_text)
         _check_agreement(run)
         return run
 
@@ -207,6 +212,13 @@ def _read_facts(folder: Path) -> RunFacts:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file as a whole"
         raise RunFolderError(f"{path}: {where}: {first['msg']}; {_DAMAGED} or from another version") from error
+
+
+def _read_card(folder: Path) -> PrivacyCard:
+    try:
+        return PrivacyCard.from_json((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunFolderError(f"{folder / CARD_FILE} is no card of this version; {_DAMAGED}") from None
 
 
 def _check_seal(folder: Path, name: str, facts: RunFacts) -> None:

@@ -20,15 +20,25 @@ from safetensors.numpy import load, save
 from dhgsil.intervals import ConformalIntervals
 from dhgsil.series import ODSeries
 from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
+from privacy.audits.check import CheckResult
 from protocol.errors import PlanError, RunFolderError, RunInterruptedError, TrainingError
 from protocol.plan import Plan, parse_config
 from protocol.tasks import task_named
 from server.journal import Journal
+from simulations.cards import run_card
 from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
 from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, forecast_all
 from simulations.progress import Progress, SilentProgress
+from simulations.protection import (
+    LEDGERS_FOLDER,
+    Protection,
+    check_protection,
+    mechanism_of,
+    open_custodies,
+    release_all,
+)
 from simulations.ray_engine import check_ray
 from simulations.results import LOG_FILE, MODEL_FILE, write_run
 from simulations.run_tables import MODEL, write_whole
@@ -67,6 +77,7 @@ def simulate(
     out: Path | None = None,
     resume: Path | None = None,
     engine: Engine = "inprocess",
+    ledgers: Path | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> RunSummary:
@@ -78,11 +89,13 @@ def simulate(
         out: Folder of the run; a new one under ``runs/`` by default.
         resume: Folder of an interrupted run of the same plan.
         engine: ``inprocess`` or Flower's ``ray``.
+        ledgers: Folder of the holders' privacy ledgers; by default new ones in the run's folder.
         progress: Told what happens.
         command: The command line, for the run's facts.
 
     Raises:
         InputError: plan, data or folder break a rule; nothing was written.
+        RefusedError: a holder's policy or budget does not allow the plan, or a mechanism failed its check.
         RunInterruptedError: Ctrl-C; the run can be resumed.
         TrainingError: training cannot go on.
     """
@@ -94,7 +107,11 @@ def simulate(
         check_ray()
     series = held_rows(load_series(plan, task, data), plan)
     baseline_names(plan)  # refuses unknown ones
-    evaluation = Evaluation.of(plan, series)
+    Evaluation.of(plan, series)  # refuses what cannot be scored
+    mechanism = mechanism_of(plan, task, series)
+    if engine == "ray" and plan.trains_privately:
+        raise PlanError("private training keeps its ledgers in this process; use --engine inprocess")
+    checks = check_protection(plan, task, mechanism, run=run_name(plan), ledgers=ledgers) if mechanism else []
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
     started = time.monotonic()
     if series.num_regions <= SMALL:
@@ -103,11 +120,18 @@ def simulate(
         if resume is not None:
             resumed_folder(plan, resume)  # again: until the lock was ours another process may have finished it
         progress.run_opened(folder, tuple(plan.federation.holders))
-        for note in evaluation.calendar.notes:
-            progress.note(note)
-        with Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal:
+        with (
+            Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal,
+            open_custodies(plan, ledgers or folder / LEDGERS_FOLDER) as custodies,
+        ):
+            protection = Protection(mechanism, custodies)
             try:
-                work = Work(plan, series, task, evaluation, journal, progress, folder, engine)
+                seen = release_all(plan, task, series, protection, journal, progress)
+                raw = series if plan.privacy is not None and plan.privacy.score_against == "truth" else None
+                evaluation = Evaluation.of(plan, seen, truth=raw)
+                for note in evaluation.calendar.notes:
+                    progress.note(note)
+                work = Work(plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks)
                 work.finish(started, command)
             except KeyboardInterrupt:
                 raise RunInterruptedError(
@@ -154,6 +178,8 @@ class Work:
     progress: Progress
     folder: Path
     engine: Engine
+    protection: Protection
+    checks: list[CheckResult]
 
     def finish(self, started: float, command: str) -> None:
         """Do every piece that is not in the journal, then write and seal the folder."""
@@ -168,7 +194,9 @@ class Work:
         blob = save({name: np.asarray(value, order="C") for name, value in main.weights.items()})
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
         facts = run_facts(self.evaluation, scores, seconds=time.monotonic() - started, command=command)
-        write_run(self.folder, tables, facts)
+        numbers = sum(value.size for value in main.weights.values())
+        card = run_card(self.plan, self.protection, self.checks, self.series, model_numbers=numbers)
+        write_run(self.folder, tables, facts, card)
 
     def _baselines(self) -> Iterator[Score]:
         names = baseline_names(self.plan)
@@ -190,7 +218,7 @@ class Work:
         started = time.monotonic()
         outcome, holders = train(
             training, self.series, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress,
-            engine=self.engine,
+            engine=self.engine, protection=self.protection,
         )  # fmt: skip
         seconds = time.monotonic() - started
         self.progress.stage_ended(name)

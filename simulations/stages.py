@@ -20,6 +20,7 @@ from server.rounds import Coordinator, Grid, HolderStates, Stage, StageOutcome
 from simulations.forecasts import Trained, common_scale
 from simulations.holders import SimulatedHolders
 from simulations.progress import Progress
+from simulations.protection import Protection
 from simulations.ray_engine import StoredHolders, run_on_ray
 
 Scope = Literal["alone", "federated", "pooled", "calibration"]
@@ -73,13 +74,17 @@ def train(
     journal: Journal,
     progress: Progress,
     engine: Engine = "inprocess",
+    protection: Protection | None = None,
 ) -> tuple[StageOutcome, list[Trained]]:
     """Carry out one training, from its last committed round if there is one; returns every holder's final model.
 
     With engine ``ray`` a federation runs on Flower's Ray engine; a training of one holder has nothing to distribute.
     """
     stage, plan = training.stage, training.plan
-    holders = SimulatedHolders(series, training.regions, plan, task, stage)
+    guard = protection or Protection()
+    holders = SimulatedHolders(
+        series, training.regions, plan, task, stage, custodies=guard.custodies, mechanism=guard.training
+    )
 
     def on_round(_: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f", validation error {record.error:.5f}"

@@ -20,6 +20,7 @@ from simulations.results import (
     write_run,
 )
 from simulations.run_tables import MODEL, PARTS
+from tests.cards import plain_card
 
 HORIZON = 7
 CITIES = ("Aoba", "Birch", "Cedar", "Delta", "Elm", "Fjord", "Grove", "Haven", "Isle", "Juniper", "Kestrel", "Linden")
@@ -159,7 +160,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> RunMaker:
         (folder / "plan.lock.toml").write_text('[run]\nname = "fabricated"\ntask = "dhgsil"\n', encoding="utf-8")
         (folder / "model.safetensors").write_bytes(b"no weights in a made-up run")
         tables = RunTables(**(vars(fabricated_tables(names, holders)) | dict(replaced or {})))
-        write_run(folder, tables, fabricated_facts(tables, holders).model_copy(update=facts))
+        write_run(folder, tables, fabricated_facts(tables, holders).model_copy(update=facts), plain_card())
         return folder
 
     return make

@@ -22,6 +22,7 @@ from simulations.results import (
     write_run,
 )
 from simulations.run_tables import FLOWS, METRICS, PARTS, checked, write_table
+from tests.cards import plain_card
 
 PAIR = pair_id("A", "B")
 
@@ -78,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
     run.mkdir()
     (run / "plan.lock.toml").write_text("[run]\n", encoding="utf-8")
     (run / "model.safetensors").write_bytes(b"weights")
-    write_run(run, small_tables(), small_facts())
+    write_run(run, small_tables(), small_facts(), plain_card())
     return run
 
 
@@ -98,7 +99,7 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
 def test_equal_runs_are_equal_bytes(folder: Path) -> None:
     """Writing the same run again changes no byte, and leaves no temporary file."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    write_run(folder, small_tables(), small_facts())
+    write_run(folder, small_tables(), small_facts(), plain_card())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -113,7 +114,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_a_run_without_model_is_not_sealed(tmp_path: Path) -> None:
     """`run.json` means finished: it is not written while plan or model are missing."""
     with pytest.raises(RunFolderError, match=r"plan\.lock\.toml"):
-        write_run(tmp_path, small_tables(), small_facts())
+        write_run(tmp_path, small_tables(), small_facts(), plain_card())
     assert not (tmp_path / "run.json").exists()
 
 
@@ -177,7 +178,7 @@ def test_a_key_occurs_once() -> None:
 )
 def test_tables_that_contradict_each_other(folder: Path, tables: dict[str, pd.DataFrame], message: str) -> None:
     """What one table names, the others know."""
-    write_run(folder, RunTables(**(vars(small_tables()) | tables)), small_facts())
+    write_run(folder, RunTables(**(vars(small_tables()) | tables)), small_facts(), plain_card())
     with pytest.raises(RunFolderError, match=message):
         RunResult.read(folder)
 
