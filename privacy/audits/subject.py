@@ -1,0 +1,135 @@
+"""What the conformance checks exercise: the very callables that a private run uses, gathered in one value.
+
+A check asks a `Subject` and nothing else, so the same check runs on the production code and on a twin of it with one
+piece broken on purpose (`privacy.audits.defects`). `production()` holds the production code itself, not a copy::
+
+    conformance(production())
+    conformance(replace(production(), epsilon=optimistic_accountant))     # must fail
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from privacy.accounting import epsilon
+from privacy.audits.small_training import small_training
+from privacy.bounding import BoundedCounts, CountGrid, Persons, Places, bound_contributions
+from privacy.campaign import campaign_events, check_population_delta
+from privacy.discrete_gaussian import holder_stddev
+from privacy.dpsgd import DPSGD
+from privacy.event_release import Events, PublicPlaces, Published, publish_events
+from privacy.events import PrivacyEvent
+from privacy.ledger import Ledger
+from privacy.mixing import check_examples_apart
+from privacy.per_example import Batch, LossFunction
+from privacy.plan import CountReleasePlan, DPSGDPlan
+from privacy.quantise import Quantiser
+from privacy.randomness import SecureStream
+from privacy.release import NoisyCounts, release_counts
+
+
+class TrainingCase(Protocol):
+    """A loss, a model and examples on which DP-SGD is tried, and the loop that a run would take."""
+
+    @property
+    def name(self) -> str:
+        """Which task this is."""
+        ...
+
+    @property
+    def loss(self) -> LossFunction:
+        """(model, batch) -> one loss per example."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, as at the start of training."""
+        ...
+
+    @property
+    def num_examples(self) -> int:
+        """Examples there are."""
+        ...
+
+    def batch(self, positions: np.ndarray) -> Batch:
+        """Tensors of some examples."""
+        ...
+
+    def train(self, mechanism: DPSGD) -> None:
+        """Take all steps of the mechanism's plan, as a run takes them."""
+        ...
+
+
+class BoundContributions(Protocol):
+    """See `privacy.bounding.bound_contributions`."""
+
+    def __call__(
+        self,
+        persons: Persons,
+        steps: Places,
+        origins: Places,
+        destinations: Places,
+        *,
+        grid: CountGrid,
+        contributions: int,
+        secret: bytes,
+    ) -> BoundedCounts:
+        """Counts of distinct persons."""
+        ...
+
+
+class PublishEvents(Protocol):
+    """See `privacy.event_release.publish_events`."""
+
+    def __call__(
+        self, events: Events, places: PublicPlaces, plan: CountReleasePlan, *, secret: bytes, stream: SecureStream
+    ) -> Published:
+        """Noisy counts on the public grid."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One set of mechanisms; each field is a piece that can be broken on its own."""
+
+    stream: Callable[[], SecureStream]
+    dpsgd: type[DPSGD]
+    dpsgd_plan: type[DPSGDPlan]
+    check_examples_apart: Callable[[LossFunction, nn.Module, Batch], None]
+    training: TrainingCase
+    bound: BoundContributions
+    release: Callable[[Mapping[str, np.ndarray], CountReleasePlan, SecureStream], NoisyCounts]
+    count_plan: type[CountReleasePlan]
+    publish: PublishEvents
+    ledger: type[Ledger]
+    epsilon: Callable[..., float]
+    charge: Callable[..., Sequence[PrivacyEvent]]
+    check_delta: Callable[..., None]
+    holder_stddev: Callable[..., float]
+    quantiser: type[Quantiser]
+
+
+def production(training: TrainingCase | None = None) -> Subject:
+    """The mechanisms of a private run; `training` puts a real task in the place of the small one shipped here."""
+    return Subject(
+        stream=SecureStream,
+        dpsgd=DPSGD,
+        dpsgd_plan=DPSGDPlan,
+        check_examples_apart=check_examples_apart,
+        training=training if training is not None else small_training(),
+        bound=bound_contributions,
+        release=release_counts,
+        count_plan=CountReleasePlan,
+        publish=publish_events,
+        ledger=Ledger,
+        epsilon=epsilon,
+        charge=campaign_events,
+        check_delta=check_population_delta,
+        holder_stddev=holder_stddev,
+        quantiser=Quantiser,
+    )
