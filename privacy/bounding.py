@@ -250,6 +250,7 @@ def _name(person: Any) -> bytes:
 
 def _numbered(persons: Persons) -> tuple[np.ndarray, Sequence[Any] | np.ndarray]:
     """A number for each distinct person, and the identifiers by number."""
+    _check_unmasked(persons, "persons")
     if isinstance(persons, np.ndarray) and persons.ndim != 1:
         raise DataError(f"persons has {persons.ndim} dimensions, and must have one", way_out="give one per event")
     if isinstance(persons, np.ndarray) and np.issubdtype(persons.dtype, np.integer):
@@ -286,6 +287,7 @@ def _check_identifiers(persons: Sequence[Any]) -> None:
 
 def _places(given: Places, column: str, size: int) -> np.ndarray:
     """Positions on one axis of the grid, checked; int64."""
+    _check_unmasked(given, column)
     values = np.asarray(given)
     if values.ndim != 1:
         raise DataError(f"has {values.ndim} dimensions, and must have one", way_out="give one per event", column=column)
@@ -302,6 +304,12 @@ def _places(given: Places, column: str, size: int) -> np.ndarray:
             row=int(bad[0]) + 1,
         )
     return values.astype(np.int64, copy=False)
+
+
+def _check_unmasked(given: object, column: str) -> None:
+    """Refuse masked arrays: numpy would count what lies under the mask."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError("is a masked array", way_out="leave rows with missing values out", column=column)
 
 
 def _is_count(value: object) -> bool:

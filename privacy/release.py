@@ -114,29 +114,25 @@ def release_counts(queries: Mapping[str, np.ndarray], plan: CountReleasePlan, st
         PrivacyParameterError: a query that the plan does not pay for, or one that is missing.
         DataError: counts that are not int64, negative, too large, or of shapes that do not fit together.
     """
-    expected = {CELLS} if plan.margins_stddev is None else {CELLS, *MARGINS}
-    if queries.keys() != expected:
+    stddev = _stddevs(plan)
+    if queries.keys() != stddev.keys():
         raise PrivacyParameterError(
-            f"the plan pays for {_listing(expected)}, and was given {_listing(queries)}; give exactly those"
+            f"the plan pays for {_listing(stddev)}, and was given {_listing(queries)}; give exactly those"
         )
     _check_shapes(queries)
     for name, counts in queries.items():
         # One message for both ends: where and how large is the data's secret.
         if counts.size and not 0 <= int(counts.min()) <= int(counts.max()) < LARGEST_COUNT:
             raise DataError(f"'{name}' has values outside 0 to 2^62", way_out="give counts of persons")
-    stddev = {name: _stddev_of(name, plan) for name in sorted(queries)}
     return NoisyCounts(
         values={name: _noised(queries[name], scale, stream) for name, scale in stddev.items()}, stddev=stddev
     )
 
 
-def _stddev_of(query: str, plan: CountReleasePlan) -> float:
-    """Noise stddev that the plan gives a query."""
-    if query == CELLS:
-        return float(plan.cells_stddev)
-    if plan.margins_stddev is None:
-        raise PrivacyParameterError(f"the plan has no noise for '{query}'; calibrate it with margins")
-    return float(plan.margins_stddev)
+def _stddevs(plan: CountReleasePlan) -> dict[str, float]:
+    """Noise stddev of each query that the plan pays for."""
+    stddev = {CELLS: float(plan.cells_stddev)}
+    return stddev if plan.margins_stddev is None else stddev | dict.fromkeys(MARGINS, float(plan.margins_stddev))
 
 
 def _noised(counts: np.ndarray, stddev: float, stream: SecureStream) -> np.ndarray:

@@ -358,6 +358,15 @@ def test_positions_are_integers_in_one_dimension(steps: object) -> None:
         bound_contributions([1, 2], steps, [0, 0], [0, 0], grid=GRID, contributions=1, secret=SECRET)  # type: ignore[arg-type]
 
 
+def test_what_lies_under_a_mask_is_not_counted() -> None:
+    """People missing under a mask would all be one person."""
+    plain, masked = np.array([0, 1]), np.ma.array([0, 1], mask=[False, True])
+    for column in range(4):
+        columns = [masked if place == column else plain for place in range(4)]
+        with pytest.raises(DataError, match="masked"):
+            bound_contributions(*columns, grid=GRID, contributions=1, secret=SECRET)
+
+
 def test_columns_of_different_length_are_refused() -> None:
     with pytest.raises(DataError, match="3, 2, 2 and 2 rows"):
         bound_contributions([1, 2, 3], [0, 0], [0, 0], [0, 0], grid=GRID, contributions=1, secret=SECRET)
