@@ -48,8 +48,10 @@ class CdfTable:
         total, last = cumulative[-1], (1 << MAGNITUDE_BITS) - 1
         thresholds: list[int] = []
         for weight in cumulative[:-1]:
-            thresholds.append((weight << MAGNITUDE_BITS) // total)
-            if thresholds[-1] == last:  # no magnitude beyond the next could be drawn
+            threshold = (weight << MAGNITUDE_BITS) // total
+            if threshold <= last:
+                thresholds.append(threshold)
+            if threshold >= last:  # no magnitude beyond could be drawn
                 break
         high = np.array([threshold >> LOW_BITS for threshold in thresholds], dtype=np.uint64)
         low = np.array([threshold & ((1 << LOW_BITS) - 1) for threshold in thresholds], dtype=np.uint64)

@@ -177,7 +177,8 @@ def sum_gap(stddev: float, holders: int) -> float:
     check_holders(holders)
     if holders == 1:
         return 0.0
-    terms = (math.exp(-2 * math.pi**2 * stddev**2 * (k / (k + 1))) for k in range(1, holders))
+    exponent = -2 * math.pi**2 * min(stddev, 1e9) ** 2  # all terms are 0 long before, and the square must be a float
+    terms = (math.exp(exponent * (k / (k + 1))) for k in range(1, holders))
     # 1e-12 covers the rounding of exponents up to 745, beyond which a term is below the smallest float anyway.
     return max(10 * math.fsum(terms) * (1 + 1e-12), sys.float_info.min)
 
