@@ -51,9 +51,7 @@ def train_round_privately(
         PrivacyUnitError: the model mixes examples.
     """
     mechanism = DPSGD(plan, stream, mode=mode)
-    check_examples_apart(
-        task.loss, model.train(), example_batch(dataset, dataset.examples(training.fit_on)[:2], step=0)
-    )
+    check_examples_apart(task.loss, model, dataset.training_batch(dataset.examples(training.fit_on)[:4], draw=0))
     take_private_steps(
         mechanism,
         task,

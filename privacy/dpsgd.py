@@ -172,7 +172,7 @@ class DPSGD:
         norms = torch.linalg.vector_norm(rows, dim=1)
         finite = torch.isfinite(norms)
         if not finite.all():
-            rows[~finite] = 0.0
+            rows[~finite], norms[~finite] = 0.0, 0.0
         return rows.mul_((UNITS / norms.clamp_min(self.plan.clip_norm))[:, None]).round_()
 
     def _noise(self, parameters: int) -> np.ndarray:

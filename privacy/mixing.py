@@ -16,30 +16,30 @@ from privacy.per_example import Batch, LossFunction, units_in
 from protocol.errors import PrivacyUnitError
 
 _SAMPLE = 4
-_TOLERANCE = 1e-9
-"""Relative to the loss, in float64: far above rounding, far below any mixing that matters."""
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Relative to the loss: far above rounding, and in float64 far below any mixing that matters."""
 
 
 def check_examples_apart(loss: LossFunction, model: nn.Module, batch: Batch) -> None:
     """Refuse a model or loss that mixes examples, keeps statistics of them, or draws its own random numbers.
 
-    In float64 on copies of the first few examples of `batch` and of the model: (1) no layer that is known to mix; (2)
-    one loss per example; (3) the same batch twice gives the same losses and changes no buffer; (4) the loss of an
-    example alone equals its loss in the batch; (5) another example's change, and its gradient, leave a loss as it is.
-    What it says depends on how the model is built and not on what the examples hold.
+    On copies of the model and of the first few examples of `batch`: (1) no layer that is known to mix; (2) one loss per
+    example; (3) the same batch twice gives the same losses and changes no buffer; (4) the loss of an example alone
+    equals its loss in the batch; (5) another example's change leaves a loss as it is, and its derivative is exactly 0.
+    In float64, or in the model's own precision if it cannot be had. What is found depends on how the model is built and
+    not on what the examples hold. What is random in a batch must be one draw, as from `Dataset.training_batch`.
 
     Raises:
         PrivacyUnitError: names the layer or the rule that is broken.
     """
     _check_layers(model)
-    model, sample = copy.deepcopy(model).double(), _sample(batch)
-    model.train()
+    model, sample = _precise(loss, copy.deepcopy(model).train(), _sample(batch))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     together = _losses(loss, model, sample)
     if not _equal(together, _losses(loss, model, sample)):
         _refuse("the same batch has other losses the second time (random layers, or state kept between batches)")
     for name, value in model.named_buffers():
-        if not _equal(value, buffers[name]):
+        if not torch.equal(value, buffers[name]):
             _refuse(f"the forward pass changes buffer '{name}' (running statistics of examples)")
     _check_alone(loss, model, sample, together)
     _check_change(loss, model, sample, together)
@@ -90,17 +90,31 @@ def _check_gradients(loss: LossFunction, model: nn.Module, sample: Batch) -> Non
             if gradient is None:
                 continue
             gradient[place] = 0
-            if gradient.count_nonzero():
+            if torch.nan_to_num(gradient, nan=0.0).count_nonzero():  # 0 times infinity is no dependence
                 _refuse("the gradient of one example's loss depends on another example")
 
 
 def _sample(batch: Batch) -> dict[str, Tensor]:
-    """The first few examples in float64; a single one twice."""
+    """The first few examples; a single one twice."""
     if not units_in(batch):
         raise PrivacyUnitError("an empty batch cannot show whether examples are apart; give at least one example")
     few = {name: value[:_SAMPLE] for name, value in batch.items()}
-    few = {name: torch.cat([value, value]) if len(value) == 1 else value for name, value in few.items()}
-    return {name: value.double() if value.is_floating_point() else value for name, value in few.items()}
+    return {name: torch.cat([value, value]) if len(value) == 1 else value for name, value in few.items()}
+
+
+def _precise(loss: LossFunction, model: nn.Module, sample: Batch) -> tuple[nn.Module, Batch]:
+    """Model and sample in float64, plain tensor attributes too; as they are where float64 does not go through."""
+    double = copy.deepcopy(model).double()
+    for layer in double.modules():
+        for name, value in vars(layer).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(layer, name, value.double())
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in sample.items()}
+    try:
+        found = _losses(loss, copy.deepcopy(double), wide)
+    except RuntimeError:  # what torch raises for tensors of different precision
+        return model, sample
+    return (double, wide) if found.dtype == torch.float64 else (model, sample)
 
 
 def _losses(loss: LossFunction, model: nn.Module, batch: Batch) -> Tensor:
@@ -121,7 +135,8 @@ def _with_other_row(value: Tensor, place: int) -> Tensor:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+    tolerance = _TOLERANCE.get(a.dtype, 1e-2)
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def _refuse(reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -123,10 +124,16 @@ def task_parts(
     return task, plan, task.prepare(parts[0], plan, share, totals), model
 
 
-def task_problem(name: str, changes: dict[str, Any], examples: int = 4) -> Problem:
-    """The loss, the model and a training batch of a registered task, each example with a draw of its own."""
-    task, _, dataset, model = task_parts(name, changes)
+@functools.cache
+def task_problem(name: str, variant: int, *, one_draw: bool = False, examples: int = 4) -> Problem:
+    """The loss, the model and a training batch of a registered task; not to be changed, it is made once.
+
+    What is random in a batch is drawn for each example alone, as in private training, or once for all.
+    """
+    task, _, dataset, model = task_parts(name, VARIANTS[name][variant])
     chosen = dataset.examples("train")[:examples]
+    if one_draw:
+        return Problem(task.loss, model, dataset.training_batch(chosen, draw=0))
     alone = [dataset.training_batch(chosen[i : i + 1], draw=i) for i in range(len(chosen))]
     return Problem(task.loss, model, {key: torch.cat([batch[key] for batch in alone]) for key in alone[0]})
 
@@ -136,10 +143,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "perceptron": perceptron,
     "graph layers": graph_layers,
 }
-TASK_PROBLEMS: dict[str, Callable[[], Problem]] = {
-    f"{name} {number}": lambda name=name, changes=changes: task_problem(name, changes)
+TASK_PROBLEMS: dict[str, Callable[..., Problem]] = {
+    f"{name} {number}": functools.partial(task_problem, name, number)
     for name, variants in VARIANTS.items()
-    for number, changes in enumerate(variants)
+    for number in range(len(variants))
 }
 
 
