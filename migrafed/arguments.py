@@ -32,6 +32,7 @@ examples:
   migrafed simulate plan.toml --data ../data --out runs/first
   migrafed simulate plan.toml --set training.rounds=5 --set training.batch_size=16
   migrafed simulate runs/first/plan.lock.toml --data ../data --resume runs/first
+  migrafed simulate plan.toml --ledgers ledgers     budgets that outlive the run
   migrafed simulate plan.toml --json | jq '.metrics[] | select(.horizon == "all")'
 
 A run never overwrites a folder. Ctrl-C stops it after which --resume continues it, with the same result.
@@ -130,6 +131,12 @@ def _simulate(nouns: _Nouns) -> None:
         dest="settings",
         metavar="A.B=C",
         help="change one key of the plan; repeatable",
+    )
+    simulate.add_argument(
+        "--ledgers",
+        type=Path,
+        metavar="DIR",
+        help="privacy ledgers of the simulated holders, kept between runs (default: new ones in the run's folder)",
     )
     simulate.add_argument("--resume", type=Path, metavar="RUN", help="folder of an interrupted run of the same plan")
     _outputs(simulate)

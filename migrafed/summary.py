@@ -7,7 +7,7 @@ from typing import Any
 
 from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, headline_of, skill_of
 from migrafed.reports.wording import MISSING
-from simulations.results import LOG_FILE, MODEL_FILE, RunResult
+from simulations.results import CARD_FILE, LOG_FILE, MODEL_FILE, RunResult
 from simulations.run_tables import FORECASTS, METRICS
 
 
@@ -15,14 +15,47 @@ def result_facts(result: RunResult, report: Path) -> tuple[dict[str, str], list[
     """Paths of what a run left, and the lines of the closing block."""
     headline = headline_of(result, skill_of(result))
     folder = result.folder
-    names = {"model": MODEL_FILE, "metrics": METRICS.file, "forecasts": FORECASTS.file, "log": LOG_FILE}
+    names = {
+        "model": MODEL_FILE, "metrics": METRICS.file, "forecasts": FORECASTS.file, "card": CARD_FILE, "log": LOG_FILE,
+    }  # fmt: skip
     paths = (
         {"folder": str(folder)} | {name: str(folder / file) for name, file in names.items()} | {"report": str(report)}
     )
     facts = [("result", headline.sentence), ("", headline.detail)]
     facts.append(("holders", ", ".join(holder.name for holder in result.facts.holders)))
-    facts += [(name, paths[name]) for name in ("model", "metrics", "forecasts", "log", "report")]
+    facts.append(("privacy", result.card.headline))
+    facts += [("budget", line) for line in budget_lines(result)]
+    facts += [(name, paths[name]) for name in ("model", "metrics", "forecasts", "card", "log", "report")]
     return paths, facts
+
+
+def budget_lines(result: RunResult) -> list[str]:
+    """What each holder's ledger says, holders with the same words together."""
+    said: dict[str, list[str]] = {}
+    for holder in result.card.holders:
+        words = f"epsilon {holder.spent_epsilon:.4g} of {holder.budget_epsilon:g} spent; left: {holder.left}"
+        said.setdefault(words, []).append(holder.holder)
+    return [f"{', '.join(names)}: {words}" for words, names in said.items()]
+
+
+def privacy_facts(result: RunResult) -> dict[str, Any]:
+    """The card in short, as `--json` prints it."""
+    return {
+        "flavour": result.card.flavour,
+        "headline": result.card.headline,
+        "holders": [
+            {
+                "holder": holder.holder,
+                "epsilon": holder.joint_epsilon,
+                "delta": holder.joint_delta,
+                "unit": [promise.unit for promise in holder.promises],
+                "budget": holder.budget_epsilon,
+                "spent": holder.spent_epsilon,
+                "left": holder.left,
+            }
+            for holder in result.card.holders
+        ],
+    }
 
 
 def metric_rows(result: RunResult) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from migrafed.arguments import overrides
 from migrafed.reports.forecast import write_report
-from migrafed.summary import metric_rows, result_facts, skill_lines
+from migrafed.summary import metric_rows, privacy_facts, result_facts, skill_lines
 from migrafed.terminal import Outcome, Terminal
 from protocol.plan import Plan, load_plan
 from simulations.results import RunResult
@@ -20,6 +20,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     plan = load_plan(options.plan, overrides=overrides(options.settings), seed=options.seed)
     return run_plan(
         plan, terminal, data=options.data, out=options.out, resume=options.resume, engine=options.engine,
+        ledgers=options.ledgers,
         command=_command(options),
     )  # fmt: skip
 
@@ -32,11 +33,19 @@ def run_plan(
     out: Path | None = None,
     resume: Path | None = None,
     engine: Engine = "inprocess",
+    ledgers: Path | None = None,
     command: str,
 ) -> Outcome:
     """Simulate, write the report, and put together what is said about it."""
     summary = simulate(
-        plan, data=data, out=out, resume=resume, engine=engine, progress=terminal.progress, command=command
+        plan,
+        data=data,
+        out=out,
+        resume=resume,
+        engine=engine,
+        ledgers=ledgers,
+        progress=terminal.progress,
+        command=command,
     )
     result = RunResult.read(summary.folder)
     report = write_report(result)
@@ -47,6 +56,7 @@ def run_plan(
         "seconds": round(summary.seconds, 3),
         "holders": [holder.name for holder in result.facts.holders],
         "metrics": metric_rows(result),
+        "privacy": privacy_facts(result),
         "paths": paths,
     }
     title = f"SUCCESS {result.facts.run}, {summary.seconds:.0f} s"
@@ -64,4 +74,6 @@ def _command(options: argparse.Namespace) -> str:
         words += ["--set", setting]
     if options.engine != "inprocess":
         words += ["--engine", options.engine]
+    if options.ledgers is not None:
+        words += ["--ledgers", "DIR"]
     return shlex.join(words)
