@@ -24,7 +24,7 @@ import numpy as np
 from dp_accounting import dp_event
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, identity
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
-from scipy import special
+from scipy import optimize, special
 
 from privacy.events import CountNoise, GaussianSteps, PrivacyEvent, check_delta
 from privacy.filters import ORDERS, UNBOUNDED, Cost
@@ -52,7 +52,7 @@ def epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
     together = merged(events)
     if _beyond_the_grid(together):
         return rdp_epsilon(together, delta=delta)
-    return _rounded_up(_joint(together).get_epsilon_for_delta(delta))
+    return _smallest_epsilon(_joint(together), delta)
 
 
 def delta_of(events: Sequence[PrivacyEvent], *, epsilon: float) -> float:
@@ -90,7 +90,7 @@ def group_epsilon(event: GaussianSteps, *, examples_per_person: int, delta: floa
     if _beyond_the_grid((like,)):
         return rdp_epsilon([certain], delta=delta)
     joint = group_distribution(event, group, 4 * _interval((like,)))
-    return _rounded_up(joint.get_epsilon_for_delta(delta))
+    return _smallest_epsilon(joint, delta)
 
 
 def rdp_curve(events: Sequence[PrivacyEvent], orders: Sequence[int]) -> tuple[float, ...]:
@@ -170,7 +170,7 @@ def _joint(events: tuple[PrivacyEvent, ...]) -> PrivacyLossDistribution:
 
 def _interval(events: tuple[PrivacyEvent, ...]) -> float:
     """Grid width: a power of two near 5e-5 of epsilon, and well below the spread of the loss of one step."""
-    widths = [5e-5 * _rough_epsilon(events)]
+    widths = [5e-5 * rough_epsilon(events, delta=_REFERENCE_DELTA)]
     for event in events:
         if isinstance(event, GaussianSteps) and event.sampling_rate < 1:
             z = event.noise_multiplier
@@ -191,12 +191,12 @@ def _power_of_two(width: float) -> float:
 
 
 def _beyond_the_grid(events: tuple[PrivacyEvent, ...]) -> bool:
-    return _rough_epsilon(events) > _LARGEST_ROUGH_EPSILON
+    return rough_epsilon(events, delta=_REFERENCE_DELTA) > _LARGEST_ROUGH_EPSILON
 
 
-def _rough_epsilon(events: tuple[PrivacyEvent, ...]) -> float:
-    """Smallest ε over the reference orders by the plain conversion ρ(α) + log(1/δ) / (α - 1)."""
-    spare = -math.log(_REFERENCE_DELTA)
+def rough_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
+    """Smallest ε over a few orders by the plain conversion ρ(α) + log(1/δ) / (α - 1): quick, never too small."""
+    spare = -math.log(delta)
     curve = rdp_curve(events, _REFERENCE_ORDERS)
     return min(value + spare / (order - 1) for value, order in zip(curve, _REFERENCE_ORDERS, strict=True))
 
@@ -225,11 +225,24 @@ def _whole_group(examples: int) -> int:
     return examples
 
 
-def _rounded_up(value: float) -> float:
-    """Past the rounding of the last logarithm, so that delta_of(epsilon(δ)) stays at most δ."""
-    if value > 700:  # e^(-ε) has lost its digits by then
-        return float(value) + 1.0
-    return float(value) * (1 + 1e-12) + 1e-12 if value > 0 else 0.0
+def _smallest_epsilon(losses: PrivacyLossDistribution, delta: float) -> float:
+    """The root of delta(ε) = `delta`, then just above it, so that `delta_of` the result is at most `delta`."""
+
+    def excess(tried: float) -> float:
+        return math.log(max(float(losses.get_delta_for_epsilon(tried)), 1e-300)) - math.log(delta)
+
+    if excess(math.inf) > 0:
+        return math.inf
+    if excess(0.0) <= 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while excess(high) > 0:
+        low, high = high, 4 * high
+    found = float(optimize.brentq(excess, low, high, xtol=1e-10 * high, rtol=1e-12))  # pyright: ignore[reportArgumentType]
+    step = 1e-10 * high
+    while excess(found) > 0:
+        found, step = found + step, 2 * step
+    return found
 
 
 def _fraction_up(value: float) -> Fraction:

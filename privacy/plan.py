@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -101,16 +102,16 @@ class CountReleasePlan(_PrivacyPlan):
         cells = math.sqrt(self.contributions / (1 - margin_share * (self.margins_stddev is not None)))
         margins = None if self.margins_stddev is None else math.sqrt(2 * self.contributions / margin_share)
 
-        def with_noise(noise: float) -> Self:
-            values = {"cells_stddev": rounded_up(noise * cells)}
-            if margins is not None:
-                values["margins_stddev"] = rounded_up(noise * margins)
-            return type(self)(**{**self.model_dump(), **values})
+        def events_with(noise: float) -> tuple[PrivacyEvent, ...]:
+            stddevs = [noise * cells] + ([] if margins is None else [noise * margins] * 2)
+            return tuple(CountNoise(stddev=rounded_up(stddev), contributions=self.contributions) for stddev in stddevs)
 
-        noise = least_noise(
-            lambda tried: with_noise(tried).epsilon(delta), target=epsilon, start=_first_guess(epsilon, delta)
-        )
-        return _kept_promise(with_noise(noise), epsilon=epsilon, delta=delta)
+        noise = _least_noise(events_with, epsilon=epsilon, delta=delta)
+        values = self.model_dump() | {
+            "cells_stddev": rounded_up(noise * cells),
+            "margins_stddev": None if margins is None else rounded_up(noise * margins),
+        }
+        return _kept_promise(type(self)(**values), epsilon=epsilon, delta=delta)
 
 
 class DPSGDPlan(_PrivacyPlan):
@@ -146,12 +147,13 @@ class DPSGDPlan(_PrivacyPlan):
         check_epsilon(epsilon)
         check_delta(delta)
 
-        def with_noise(noise: float) -> Self:
-            return type(self)(**{**self.model_dump(), "noise_multiplier": rounded_up(noise)})
+        def events_with(noise: float) -> tuple[PrivacyEvent, ...]:
+            z = rounded_up(noise)
+            return (GaussianSteps(noise_multiplier=z, sampling_rate=self.sampling_rate, steps=self.steps),)
 
-        start = max(0.4, min(1.0, 4 * self.sampling_rate) * math.sqrt(self.steps) * _first_guess(epsilon, delta))
-        noise = least_noise(lambda tried: with_noise(tried).epsilon(delta), target=epsilon, start=start)
-        return _kept_promise(with_noise(noise), epsilon=epsilon, delta=delta)
+        noise = rounded_up(_least_noise(events_with, epsilon=epsilon, delta=delta))
+        values = {**self.model_dump(), "noise_multiplier": noise}
+        return _kept_promise(type(self)(**values), epsilon=epsilon, delta=delta)
 
     def _steps_event(self) -> GaussianSteps:
         return GaussianSteps(noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps)
@@ -180,11 +182,12 @@ def plan_from_json(text: str) -> PrivacyPlan:
         raise PrivacyParameterError(_in_words(error, "privacy plan")) from None
 
 
-def _first_guess(epsilon: float, delta: float) -> float:
-    """Noise over sensitivity by zCDP: ε = ρ + 2 √(ρ log(1/δ)), ρ = 1 / (2 z²)."""
-    spare = -math.log(delta)
-    rho = (math.sqrt(spare + epsilon) - math.sqrt(spare)) ** 2
-    return 1 / math.sqrt(2 * rho)
+def _least_noise(events_with: Callable[[float], tuple[PrivacyEvent, ...]], *, epsilon: float, delta: float) -> float:
+    return least_noise(
+        lambda noise: accounting.epsilon(events_with(noise), delta=delta),
+        rough_epsilon_of=lambda noise: accounting.rough_epsilon(events_with(noise), delta=delta),
+        target=epsilon,
+    )
 
 
 def _kept_promise(plan: AnyPlan, *, epsilon: float, delta: float) -> AnyPlan:

@@ -34,13 +34,7 @@ def loss_distribution(event: PrivacyEvent, interval: float) -> PrivacyLossDistri
             value_discretization_interval=interval,
             use_connect_dots=True,
         )
-    one = from_gaussian_mechanism(
-        event.noise_multiplier,
-        sampling_prob=event.sampling_rate,
-        value_discretization_interval=interval,
-        use_connect_dots=True,
-    )
-    return one.self_compose(event.steps)
+    return group_distribution(event, 1, interval)
 
 
 def group_distribution(event: GaussianSteps, group: int, interval: float) -> PrivacyLossDistribution:
@@ -158,7 +152,13 @@ class _Mixture:
         return special.ndtr((self._shifts - x[:, None]) / self._z) @ np.exp(self._log_weights)
 
     def _place_of(self, losses: Floats) -> Floats:
-        """x with loss(x) = ℓ, by bisection for all at once; an x beside the mark only loosens δ in second order."""
+        """x with loss(x) = ℓ, where ℓ is above the floor; an x beside the mark changes δ in second order only."""
+        if len(self._shifts) == 2:
+            apart = np.log(-np.expm1(self._floor - losses)) + losses - self._log_weights[1]
+            return self._z**2 * apart + 0.5
+        return self._bisect(losses)
+
+    def _bisect(self, losses: Floats) -> Floats:
         low = np.full_like(losses, 4 * self._left - self._right - 1.0)
         high = np.full_like(losses, 4 * self._right - self._left + 1.0)
         for _ in range(48):
