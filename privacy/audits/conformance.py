@@ -12,7 +12,7 @@ correct mechanism fails in fewer than 1 of 200,000 batteries. What each check ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from privacy.audits.check import Check, CheckResult
 from privacy.audits.checks import accounting, clipping, counts, ledger, noise, sampling
@@ -30,7 +30,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def conformance(
-    subject: Subject, *, checks: tuple[Check, ...] = CHECKS, done: Callable[[CheckResult], None] = lambda result: None
+    subject: Subject, *, checks: Sequence[Check] = CHECKS, done: Callable[[CheckResult], None] = lambda result: None
 ) -> list[CheckResult]:
     """Answers of all checks, in order; `done` is told each as it comes."""
     results = []

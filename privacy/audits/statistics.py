@@ -29,11 +29,6 @@ def variance_off(noise: np.ndarray, stddev: float) -> Figure:
     return abs(float(np.mean(np.square(noise, dtype=np.float64))) / stddev**2 - 1), float(max(1 - low, high - 1))
 
 
-def mean_off(noise: np.ndarray, stddev: float) -> Figure:
-    """|mean| / stddev of values that should be N(0, stddev²)."""
-    return abs(float(np.mean(noise, dtype=np.float64))) / stddev, float(_deviations(1) / math.sqrt(noise.size))
-
-
 def shape_off(noise: np.ndarray, cdf: Callable[[np.ndarray], np.ndarray]) -> Figure:
     """Largest distance of the empirical distribution function from `cdf`, also for distributions with steps.
 
@@ -80,8 +75,3 @@ def spread_off(counts: np.ndarray, trials: int, probability: float) -> Figure:
     low, high = stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], n) / n
     found = float(np.mean((counts - trials * probability) ** 2)) / variance
     return abs(found - 1), 1.2 * float(max(1 - low, high - 1))
-
-
-def _deviations(questions: int) -> float:
-    """Two-sided normal quantile at `LEVEL` shared by so many questions."""
-    return float(stats.norm.isf(LEVEL / 2 / questions))

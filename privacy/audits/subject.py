@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
 from privacy.accounting import epsilon
+from privacy.audits.small_counting import small_counting
 from privacy.audits.small_training import small_training
 from privacy.bounding import BoundedCounts, CountGrid, Persons, Places, bound_contributions
 from privacy.campaign import campaign_events, check_population_delta
 from privacy.discrete_gaussian import holder_stddev
 from privacy.dpsgd import DPSGD
-from privacy.event_release import Events, PublicPlaces, Published, publish_events
 from privacy.events import PrivacyEvent
 from privacy.ledger import Ledger
 from privacy.mixing import check_examples_apart
@@ -83,13 +83,24 @@ class BoundContributions(Protocol):
         ...
 
 
-class PublishEvents(Protocol):
-    """See `privacy.event_release.publish_events`."""
+class CountingCase(Protocol):
+    """Raw tables, what is counted of them, and what is made of the counts after they were released."""
 
-    def __call__(
-        self, events: Events, places: PublicPlaces, plan: CountReleasePlan, *, secret: bytes, stream: SecureStream
-    ) -> Published:
-        """Noisy counts on the public grid."""
+    @property
+    def name(self) -> str:
+        """Which task this is."""
+        ...
+
+    def neighbours(self) -> tuple[Any, Any]:
+        """Two raw tables: the second lacks the only person who was ever at one place."""
+        ...
+
+    def queries(self, raw: Any) -> Mapping[str, np.ndarray]:
+        """Bounded counts, ready to be released."""
+        ...
+
+    def derived(self, raw: Any, noisy: NoisyCounts) -> Mapping[str, np.ndarray]:
+        """Everything that goes on to be used; `raw` is at hand there, and must not be read."""
         ...
 
 
@@ -105,7 +116,7 @@ class Subject:
     bound: BoundContributions
     release: Callable[[Mapping[str, np.ndarray], CountReleasePlan, SecureStream], NoisyCounts]
     count_plan: type[CountReleasePlan]
-    publish: PublishEvents
+    counting: CountingCase
     ledger: type[Ledger]
     epsilon: Callable[..., float]
     charge: Callable[..., Sequence[PrivacyEvent]]
@@ -114,8 +125,8 @@ class Subject:
     quantiser: type[Quantiser]
 
 
-def production(training: TrainingCase | None = None) -> Subject:
-    """The mechanisms of a private run; `training` puts a real task in the place of the small one shipped here."""
+def production(training: TrainingCase | None = None, counting: CountingCase | None = None) -> Subject:
+    """The mechanisms of a private run; `training` and `counting` put a real task in the place of the small ones."""
     return Subject(
         stream=SecureStream,
         dpsgd=DPSGD,
@@ -125,7 +136,7 @@ def production(training: TrainingCase | None = None) -> Subject:
         bound=bound_contributions,
         release=release_counts,
         count_plan=CountReleasePlan,
-        publish=publish_events,
+        counting=counting if counting is not None else small_counting(),
         ledger=Ledger,
         epsilon=epsilon,
         charge=campaign_events,

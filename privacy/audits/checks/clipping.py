@@ -49,6 +49,15 @@ def every_row_is_clipped(subject: Subject) -> Measurement:
     return Measurement((off, 16 * ROUNDING), f"{off:.2e} clip norms from the sum of clipped rows")
 
 
+@asks("Does an example whose gradient is not finite move a step by at most the clip norm?", of=_PIECES)
+def gradients_that_are_not_finite(subject: Subject) -> Measurement:
+    """Rows with one infinite and one undefined coordinate, among others."""
+    rows = np.full((3, WIDTH), CLIP_NORM / 100)
+    rows[0, 5], rows[1, 6] = np.inf, np.nan
+    moved = float(np.linalg.norm(clipped_sum(subject, rows) - clipped_sum(subject, rows[2:]))) / CLIP_NORM
+    return Measurement((moved, 2 + ROUNDING), f"two of them moved the step by {moved:.5f} clip norms")
+
+
 @asks("Is a step divided by the expected batch, whatever was drawn?", of=_PIECES)
 def division_by_a_constant(subject: Subject) -> Measurement:
     """What each of ten equal examples adds: the same if they come alone, together or not at all."""
@@ -129,7 +138,7 @@ def quantised_updates(subject: Subject) -> Measurement:
     quantiser = subject.quantiser(clip_norm=1.0, scale=256, dimension=500)
     numbers, stream = np.random.default_rng(11), SecureStream()
     half = np.full(500, 0.5 / 256)
-    inputs = [1e6 * numbers.normal(size=500), 1e-6 * numbers.normal(size=500), np.zeros(500), half, np.eye(500)[0] * 9]
+    inputs = [1e3 * numbers.normal(size=500), 1e-6 * numbers.normal(size=500), np.zeros(500), half, np.eye(500)[0] * 9]
     # The bound is derived here once more: clip norm in units plus at most one unit per coordinate.
     bound = min(quantiser.norm_bound, 256 + np.sqrt(500))
     norms = [float(np.linalg.norm(quantiser.encode(vector, stream).astype(np.float64))) for vector in inputs * 4]
@@ -144,6 +153,7 @@ def _room(parameters: int) -> float:
 CHECKS = (
     one_huge_example,
     every_row_is_clipped,
+    gradients_that_are_not_finite,
     division_by_a_constant,
     add_or_remove_one,
     losses_are_apart,

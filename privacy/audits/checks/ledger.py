@@ -58,6 +58,8 @@ def nothing_is_refunded(subject: Subject) -> Measurement:
                 found.append(f"{name}, the budget of a failed campaign was spent again")
             except BudgetExceededError:
                 continue
+            except LedgerError as error:
+                found.append(f"{name}, the ledger contradicts itself ({error})")
     return violations(found, asked=2)
 
 

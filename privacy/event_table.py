@@ -1,14 +1,15 @@
-"""From a table of raw events to published counts, on a grid of names that was public before anybody looked.
+"""From a table of raw events to bounded counts, on lists of days and places that were public before anybody looked.
 
 ::
 
-    places = PublicPlaces(times=calendar, origins=own_cities, destinations=all_cities)     # from public lists
-    published = publish_events(events, places, plan, secret=secret, stream=SecureStream())
-    published.scale                                                                        # made of the noisy counts
+    places = PublicPlaces(times=calendar, origins=own_cities, destinations=all_cities)      # from public lists
+    counts = count_events(events, places, contributions=10, secret=secret)                  # still raw
+    noisy = release_counts(counts.queries(), plan, SecureStream())
+    scale = scale_of(noisy)                                                                 # of the noisy counts
 
 Two things leak although every count has noise: a list of cities, or of days, taken from the events themselves (a city
 is in it because somebody moved there), and a scale, a vocabulary or a maximum computed from the counts without noise.
-Here the lists are an argument, and everything beyond the noisy counts is computed from the noisy counts.
+Here the lists are an argument, and what is made after the release is made of the release alone.
 """
 
 from __future__ import annotations
@@ -16,15 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from privacy.bounding import CountGrid, Persons, bound_contributions
-from privacy.plan import CountReleasePlan
-from privacy.randomness import SecureStream
-from privacy.release import CELLS, NoisyCounts, release_counts
+from privacy.bounding import BoundedCounts, CountGrid, Persons, bound_contributions
+from privacy.release import CELLS, NoisyCounts
 from protocol.errors import DataError
 
 
@@ -70,36 +68,19 @@ class Events:
     destinations: Sequence[str]
 
     def __repr__(self) -> str:
-        return f"Events({len(self.times)} rows)"
+        return "Events(rows are not shown)"
 
 
-@dataclass(frozen=True, eq=False)
-class Published:
-    """What a holder gives away: the public lists and the noisy counts on them. The rest follows from these two."""
+def count_events(events: Events, places: PublicPlaces, *, contributions: int, secret: bytes) -> BoundedCounts:
+    """Bound every person and count on the public grid. Unit, adjacency, sensitivity: see `bound_contributions`.
 
-    places: PublicPlaces
-    counts: NoisyCounts
+    Events at a time or place outside the public lists are left out; how many is not told, as nobody paid for that
+    number.
 
-    @cached_property
-    def scale(self) -> float:
-        """Root mean square of the counts without noise, estimated from the noisy ones alone; at least 1.
-
-        sqrt(max(1, mean(noisy²) - stddev²)): post-processing, costs nothing.
-        """
-        noisy = self.counts.values[CELLS].astype(np.float64)
-        return math.sqrt(max(1.0, float(np.mean(noisy**2)) - self.counts.stddev[CELLS] ** 2))
-
-
-def publish_events(
-    events: Events, places: PublicPlaces, plan: CountReleasePlan, *, secret: bytes, stream: SecureStream
-) -> Published:
-    """Bound every person, count on the public grid, add noise to every cell of it.
-
-    Unit: person; adjacency: add or remove one. Events at a time or place outside the public lists are left out (how
-    many is not told: nobody paid for that number). Sensitivity and noise: see `bound_contributions`, `release_counts`.
+    Shapes: -> cells (T, R, N), inflow (T, N), outflow (T, R), whatever the events are
 
     Raises:
-        PrivacyParameterError: a plan or a secret that breaks a rule.
+        PrivacyParameterError: contributions or a secret that break a rule.
         DataError: columns of different lengths, or rows without a person.
     """
     axes = ((events.times, places.times), (events.origins, places.origins), (events.destinations, places.destinations))
@@ -110,11 +91,18 @@ def publish_events(
     persons, rows = events.persons, np.flatnonzero(inside).tolist()
     kept: Any = persons[inside] if isinstance(persons, np.ndarray) else [persons[row] for row in rows]
     steps, origins, destinations = (column[inside] for column in positions)
-    bounded = bound_contributions(
-        kept, steps, origins, destinations, grid=places.grid(), contributions=plan.contributions, secret=secret
-    )  # fmt: skip
-    queries = bounded.queries(margins=plan.margins_stddev is not None)
-    return Published(places, release_counts(queries, plan, stream))
+    return bound_contributions(
+        kept, steps, origins, destinations, grid=places.grid(), contributions=contributions, secret=secret
+    )
+
+
+def scale_of(noisy: NoisyCounts) -> float:
+    """Root mean square of the counts before noise, estimated from the noisy counts alone; at least 1.
+
+    sqrt(max(1, mean(noisy²) - stddev²)): post-processing, costs nothing.
+    """
+    cells = noisy.values[CELLS].astype(np.float64)
+    return math.sqrt(max(1.0, float(np.mean(cells**2)) - noisy.stddev[CELLS] ** 2))
 
 
 def _positions(given: Sequence[str], known: Sequence[str]) -> np.ndarray:
