@@ -253,8 +253,8 @@ class DHGSILTask:
         data = data_section(plan)
         train = split_of(tables.times, data).train
         estimates = estimate_counts(
-            values, stddev, rows=np.flatnonzero(tables.observed), train_steps=train.steps,
-            season=SEASONS[tables.step], space=data.space,
+            values, stddev, rows=np.flatnonzero(tables.observed), distance_km=tables.regions.distance_km(),
+            train_steps=train.steps, season=SEASONS[tables.step], space=data.space,
         )  # fmt: skip
         return released_series(tables, estimates, stddev)
 

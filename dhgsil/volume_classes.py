@@ -1,0 +1,84 @@
+"""How pairs of like volume move together in time, filtered from noisy totals.
+
+A single small pair says nothing about a single day, but the daily total of all pairs of like volume does. Classes are
+intervals of the level, each a factor e wide; the smallest are merged until the noise on a class's total is at most 5 % of
+it. The class's factor at step t, today's total over the sum of levels, follows
+
+    total[t] / level = season[t] ratio[t] + noise,    ratio[t] = ratio[t-1] + step,    noise and step normal,
+
+with the season from means over the training span, the variance of the steps by maximum likelihood on the training span,
+and the ratio by the Kalman filter: it reads no step after t.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LARGEST_NOISE = 0.05
+SMALLEST_LEVEL = 1e-3
+STEP_VARIANCES = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+START_VARIANCE = 0.25
+SMALLEST_FACTOR = 0.02
+
+
+def volume_classes(level: np.ndarray, away: np.ndarray, *, stddev: float) -> np.ndarray:
+    """Class of each pair, 0 the smallest; -1 where not `away`. Shapes: (R, N), (R, N) -> (R, N) int64"""
+    bins = np.floor(np.log(np.maximum(level, SMALLEST_LEVEL))).astype(np.int64)
+    classes = np.full(level.shape, -1, dtype=np.int64)
+    current, members = 0, np.zeros(level.shape, dtype=np.bool_)
+    for one in np.unique(bins[away]):
+        members |= away & (bins == one)
+        classes[members] = current
+        if stddev * np.sqrt(members.sum()) <= LARGEST_NOISE * level[members].sum():
+            current, members = current + 1, np.zeros(level.shape, dtype=np.bool_)
+    if members.any() and current:
+        classes[members] = current - 1  # the largest pairs were too few to stand alone
+    return classes
+
+
+def class_factors(
+    cells: np.ndarray, level: np.ndarray, away: np.ndarray, *, stddev: float, train_steps: slice, season: int
+) -> np.ndarray:
+    """Factor of each pair's class at each step; 1 where not `away`. Shapes: cells (T, R, N) -> (T, R, N)"""
+    classes = volume_classes(level, away, stddev=stddev)
+    factors = np.ones(cells.shape)
+    for one in range(int(classes.max(initial=-1)) + 1):
+        members = classes == one
+        total = float(level[members].sum())
+        ratio = cells[:, members].sum(axis=1) / total
+        noise = stddev**2 * int(members.sum()) / total**2
+        factors[:, members] = _filtered(ratio, noise, train_steps, season)[:, None]
+    return factors
+
+
+def _filtered(ratio: np.ndarray, noise: float, train: slice, season: int) -> np.ndarray:
+    """The factor with the likeliest variance of steps. Shapes: ratio (T,) -> (T,)"""
+    pattern = _pattern(ratio, train, season)
+    runs = [_kalman(ratio, pattern, noise, step) for step in STEP_VARIANCES]
+    best, _ = max(runs, key=lambda run: run[1][train].sum())
+    return np.maximum(SMALLEST_FACTOR, best)
+
+
+def _pattern(ratio: np.ndarray, train: slice, season: int) -> np.ndarray:
+    """Mean at each phase of a season over the training span, over the mean of phases. Shapes: (T,) -> (T,)"""
+    phase = np.arange(len(ratio)) % season
+    seen = ratio[train]
+    if season == 1 or len(seen) < 2 * season:
+        return np.ones(len(ratio))
+    means = np.array([seen[phase[train] == one].mean() for one in range(season)])
+    return np.maximum(0.05, means / max(float(means.mean()), 1e-9))[phase]
+
+
+def _kalman(ratio: np.ndarray, pattern: np.ndarray, noise: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Filtered factor and log likelihood of each step, without constants. Shapes: (T,), (T,) -> (T,), (T,)"""
+    state, variance = 1.0, START_VARIANCE
+    factor, fit = np.empty(len(ratio)), np.empty(len(ratio))
+    for t in range(len(ratio)):
+        spread = variance * pattern[t] ** 2 + noise
+        miss = ratio[t] - pattern[t] * state
+        fit[t] = -0.5 * (np.log(spread) + miss**2 / spread)
+        gain = variance * pattern[t] / spread
+        state, variance = max(state + gain * miss, SMALLEST_FACTOR), (1 - gain * pattern[t]) * variance
+        factor[t] = pattern[t] * state
+        variance += step
+    return factor, fit
