@@ -79,3 +79,10 @@ def test_one_outcome_needs_no_threshold() -> None:
     table = CdfTable.from_cumulative([5])
     assert table.largest == 0
     assert not table.signed(words_of([0, LAST], [0, 1])).any()
+
+
+def test_magnitudes_that_cannot_be_drawn_are_left_out() -> None:
+    """Tails lighter than 2^-127 share the last threshold; only the first magnitude beyond it is kept."""
+    table = CdfTable.from_cumulative([2**200 - 3, 2**200 - 2, 2**200 - 1, 2**200])
+    assert thresholds_of(table) == [LAST]
+    assert table.magnitudes(words_of([LAST - 1, LAST], [0, 0])).tolist() == [0, 1]

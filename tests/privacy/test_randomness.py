@@ -149,18 +149,23 @@ def test_workers_of_multiprocessing_start_anew() -> None:
 
 
 def test_threads_share_a_stream_without_repeating_it() -> None:
-    """Together, four threads draw exactly the words of the stream, each once."""
-    stream, found = SecureStream(KEY), []
+    """Small and large draws of four threads cut one key stream into pieces that neither overlap nor leave a gap."""
+    stream, pieces = SecureStream(KEY), []
+    sizes = [24, BUFFER_BYTES // 2, 2 * BUFFER_BYTES] * 25
 
     def draw() -> None:
-        found.extend(int(word) for _ in range(2_000) for word in stream.uint64(3))
+        pieces.extend(stream.random_bytes(size) for size in sizes)
 
     threads = [threading.Thread(target=draw) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == sorted(int(word) for word in SecureStream(KEY).uint64(24_000))
+    whole = SecureStream(KEY).random_bytes(4 * sum(sizes))
+    places = sorted((whole.find(piece[:24]), len(piece)) for piece in pieces)
+    assert places[0][0] == 0
+    assert all(start + size == after for (start, size), (after, _) in itertools.pairwise(places))
+    assert sum(size for _, size in places) == len(whole)
 
 
 @pytest.mark.statistical
