@@ -6,24 +6,18 @@ no early stop, no check of it. Steps per round are fixed by the plan and public.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import torch
 from torch import nn
 
 from clients.state import LocalState
 from clients.training import Descent, Steps
-from privacy.dpsgd import DPSGD, Mode
+from privacy.dpsgd import DPSGD, BatchOf, Mode
 from privacy.mixing import check_examples_apart
-from privacy.per_example import Batch
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
 from protocol.errors import PrivacyParameterError
 from protocol.plan import TrainingSection
 from protocol.tasks import Dataset, Task
-
-_DRAWS_PER_STEP = 2**20
 
 
 def train_round_privately(
@@ -51,7 +45,8 @@ def train_round_privately(
         PrivacyUnitError: the model mixes examples.
     """
     mechanism = DPSGD(plan, stream, mode=mode)
-    check_examples_apart(task.loss, model, dataset.training_batch(dataset.examples(training.fit_on)[:4], draw=0))
+    if not state.steps:  # a model does not begin to mix later
+        check_examples_apart(task.loss, model, dataset.training_batch(dataset.examples(training.fit_on)[:4], draw=0))
     take_private_steps(
         mechanism,
         task,
@@ -88,7 +83,7 @@ def take_private_steps(
     model.train()
     for step in range(per_round):
         positions = mechanism.draw(len(examples))
-        batch_of = _batches_of(dataset, examples, step=steps.number(step))
+        batch_of = _batches_of(dataset, examples, draw=steps.number(step))
         gradients = mechanism.noisy_mean(task.loss, model, batch_of, positions, physical_batch=physical_batch)
         for name, gradient in gradients.items():
             leaf = parameters[name]
@@ -115,19 +110,5 @@ def steps_per_round(plan: DPSGDPlan, training: TrainingSection, *, round_number:
     return plan.steps // training.rounds
 
 
-def example_batch(dataset: Dataset, examples: np.ndarray, *, step: int) -> Batch:
-    """Training tensors of the examples, what is random in them drawn for each example by its own number.
-
-    One draw for the whole batch would hand mask i to whoever is i-th: an example more would change the masks of all
-    that follow, and with them their gradients.
-    """
-    alone = [dataset.training_batch(examples[i : i + 1], draw=_draw(step, examples[i])) for i in range(len(examples))]
-    return {name: torch.cat([batch[name] for batch in alone]) for name in alone[0]}
-
-
-def _draw(step: int, example: int) -> int:
-    return step * _DRAWS_PER_STEP + int(example)
-
-
-def _batches_of(dataset: Dataset, examples: np.ndarray, *, step: int) -> Callable[[np.ndarray], Batch]:
-    return lambda positions: example_batch(dataset, examples[positions], step=step)
+def _batches_of(dataset: Dataset, examples: np.ndarray, *, draw: int) -> BatchOf:
+    return lambda positions: dataset.training_examples(examples[positions], draw=draw)

@@ -48,6 +48,8 @@ SEASONS: dict[Step, int] = {"day": 7, "week": 1, "month": 1}
 """Steps after which a pattern may repeat within a training span of ordinary length."""
 ROW_AXES = {"history": 2, "target": 2, "pair_features": 2, "rows": 1, "pair_weight": 1}
 """Tensors of a batch that have the held rows as an axis, and which."""
+DRAWS_PER_STEP = 2**20
+"""Numbers of draws that belong to one step when each of its examples has a draw of its own."""
 
 
 class SplitDates(FrozenConfig):
@@ -181,16 +183,35 @@ class HolderWindows(WindowDataset):
 
         Dropout masks are the same for every holder. With `rows_per_step`, that many of the held rows at random.
         """
-        generator = torch.Generator().manual_seed((self._seed << 32) + draw)
-        masks = draw_dropout(self.model, windows=len(examples), num_regions=self.num_regions, generator=generator)
+        masks, chosen = self._drawn(len(examples), draw)
         batch = self.batch(examples) | masks
-        count = self.model.rows_per_step
-        if not count or count >= len(self.rows):
+        if chosen is None:
             return batch
-        chosen = torch.randperm(len(self.rows), generator=generator)[:count].sort().values
         return batch | {
             name: batch[name].index_select(axis, chosen) for name, axis in ROW_AXES.items() if name in batch
         }
+
+    def training_examples(self, examples: np.ndarray, *, draw: int) -> dict[str, Tensor]:
+        """`training_batch` with masks and rows drawn for each example by (seed, draw, example): not by its place."""
+        drawn = [self._drawn(1, draw * DRAWS_PER_STEP + int(example)) for example in examples]
+        batch = self.batch(examples) | {name: torch.cat([masks[name] for masks, _ in drawn]) for name in drawn[0][0]}
+        rows = [chosen for _, chosen in drawn if chosen is not None]
+        if not rows:
+            return batch
+        return batch | {
+            name: torch.stack([one.index_select(axis - 1, few) for one, few in zip(batch[name], rows, strict=True)])
+            for name, axis in ROW_AXES.items()
+            if name in batch
+        }
+
+    def _drawn(self, windows: int, draw: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Dropout masks of so many windows, and the places of the rows of a step; None for all rows."""
+        generator = torch.Generator().manual_seed((self._seed << 32) + draw)
+        masks = draw_dropout(self.model, windows=windows, num_regions=self.num_regions, generator=generator)
+        count = self.model.rows_per_step
+        if not count or count >= len(self.rows):
+            return masks, None
+        return masks, torch.randperm(len(self.rows), generator=generator)[:count].sort().values
 
 
 class DHGSILTask:

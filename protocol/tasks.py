@@ -54,6 +54,14 @@ class Dataset(Protocol):
         """`batch` with what is random in training (dropout masks), drawn from the plan's seed and the number `draw`."""
         ...
 
+    def training_examples(self, examples: np.ndarray, /, *, draw: int) -> dict[str, torch.Tensor]:
+        """`training_batch` for private training: what is random is drawn for each example by (seed, draw, its number).
+
+        An example's tensors must not depend on who else is in the batch, not even its masks: with one draw for all, an
+        example more would shift the masks of those behind it, and with them their gradients. Never called with none.
+        """
+        ...
+
 
 class Task(Protocol):
     """One model family. `tables` is whatever `load` returns: checked input that belongs to one holder.

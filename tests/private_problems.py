@@ -134,8 +134,7 @@ def task_problem(name: str, variant: int, *, one_draw: bool = False, examples: i
     chosen = dataset.examples("train")[:examples]
     if one_draw:
         return Problem(task.loss, model, dataset.training_batch(chosen, draw=0))
-    alone = [dataset.training_batch(chosen[i : i + 1], draw=i) for i in range(len(chosen))]
-    return Problem(task.loss, model, {key: torch.cat([batch[key] for batch in alone]) for key in alone[0]})
+    return Problem(task.loss, model, dataset.training_examples(chosen, draw=0))
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
