@@ -1,34 +1,34 @@
 """Estimates of counts from counts that were released with noise.
 
-A holder releases three queries of its rows with noise on every number: the cells, what enters each region from its rows, and
-what leaves each of its rows (`count_queries`). Whatever is computed from the released numbers alone is post-processing and
-costs no privacy. What helps a forecaster is an estimate of each cell, c noisy with stddev s::
+A holder releases three queries of its rows with noise on every number: the cells, what enters each region from its
+rows, and what leaves each of its rows (`count_queries`). Whatever is computed from the released numbers alone is
+post-processing and costs no privacy. What helps a forecaster is an estimate of each cell c, noisy with stddev s::
 
     c^[t, o, d] = p + tau^2 / (tau^2 + s^2) (c - p) + margins,        p = level[o, d] factor[t, class of (o, d)]
 
-* the level of a pair from its noisy mean over the training span and a gravity regression (`dhgsil.pair_levels`);
-* the factor of its volume class at step t, filtered from the past and t itself (`dhgsil.volume_classes`);
-* ``tau^2 = p + (kappa + relative variance of the level) p^2``: whole people arrive at random, and with a dispersion
-  kappa that comes from the training span, ``E (c - p)^2 = s^2 + p + kappa p^2``, by weighted moments for each of six
-  classes of level; a class whose kappa cannot be told from the noise takes that of the next larger one;
-* margins by generalised least squares, in closed form: with v the posterior variances and a, b the multipliers of rows
-  and columns, ``c^ += v (a[o] + b[d])`` where a, b solve ``(V + s_m^2 I) [a; b] = margins - sums of c^``.
+* The level of a pair comes from its noisy mean over the training span and a gravity regression (`dhgsil.pair_levels`);
+* the factor of its volume class at step t is filtered from the past and t itself (`dhgsil.volume_classes`);
+* ``tau^2 = p + (kappa + relative variance of the level) p^2``: people come at random, and with a dispersion kappa that
+  the training span tells, ``E (c - p)^2 = s^2 + p + kappa p^2``, by weighted moments for each of six classes of level;
+  a class whose kappa cannot be told from the noise takes that of the next larger one;
+* margins by generalised least squares, in closed form: with v the posterior variances, V their sums by and over rows
+  and columns, ``c^ += v (a[o] + b[d])`` where ``(V + s_m^2 I) [a; b] = margins - sums of c^``.
 
-On the log scale a forecaster needs ``E log(1 + count)``, not the log of an estimate: for a pair with a count of 0 or 3 these
-are far apart. With ``space = "log1p"`` estimates are ``exp(E log(1 + count)) - 1`` under the posterior, taken as negative
-binomial (gamma where its variance is below its mean) with the mean and variance above; ``E log(1 + x) = int (1 - L(s))
-e^-s / s ds`` with L the Laplace transform. Sums of such estimates are below the sums of counts.
+On the log scale a forecaster needs ``E log(1 + count)``, not the log of an estimate: for a pair with a count of 0 or 3
+these are far apart. With ``space = "log1p"`` the estimates are ``exp(E log(1 + count)) - 1`` under a posterior with the
+mean and variance above (`mean_log1p`). Sums of such estimates lie below the sums of counts.
 
-No number at step t depends on a released value after t outside the training span. Cells of a region with itself have no
+No number at step t depends on a released value after t outside the training span. A region's cell with itself has no
 prior: the noisy count, not below 0.
 
-Source: Efron 2010, Large-Scale Inference, ch. 1 (shrinkage); Hay et al. 2010, PVLDB 3(1) (consistency of noisy margins).
+Source: Efron 2010, Large-Scale Inference, ch. 1 (shrinkage); Hay et al. 2010, PVLDB 3(1) (consistency of margins).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -154,14 +154,15 @@ def _expected(
     cells: np.ndarray, s: float, *, away: np.ndarray, distance_km: np.ndarray, train_steps: slice, season: int
 ) -> tuple[Levels, np.ndarray]:
     """Levels, then factors given levels; twice, as a level is best seen on the days when its class is busy."""
-    factors = np.ones(cells.shape)
-    for _ in range(2):
+
+    def given(factors: np.ndarray) -> tuple[Levels, np.ndarray]:
         seen = factors[train_steps]
         squares = np.square(seen).sum(axis=0)
         means = (cells[train_steps] * seen).sum(axis=0) / squares
         levels = pair_levels(means, s * s / squares, away=away, distance_km=distance_km)
-        factors = class_factors(cells, levels.mean, away, stddev=s, train_steps=train_steps, season=season)
-    return levels, factors
+        return levels, class_factors(cells, levels.mean, away, stddev=s, train_steps=train_steps, season=season)
+
+    return given(given(np.ones(cells.shape))[1])
 
 
 def _dispersion(cells: np.ndarray, prior: np.ndarray, level: np.ndarray, away: np.ndarray, s: float) -> np.ndarray:
@@ -170,7 +171,7 @@ def _dispersion(cells: np.ndarray, prior: np.ndarray, level: np.ndarray, away: n
     if not away.any():
         return kappa
     edges, last = np.quantile(level[away], DISPERSION_QUANTILES), USUAL_DISPERSION
-    for high, low in zip(edges[:-1], edges[1:], strict=True):
+    for high, low in pairwise(edges):
         members = away & (level <= high) & (level >= low)
         p = prior[:, members]
         excess = np.square(cells[:, members] - p) - s * s - p

@@ -1,12 +1,13 @@
-"""Levels of pairs of regions from noisy means: a gravity regression says what to expect, the noise how far to trust it.
+"""Levels of pairs of regions from noisy means: what to expect by gravity, and how far to trust the noise.
 
-Most pairs are small and their mean over a training span is known to about ``stddev / sqrt(steps)`` only. Across pairs of
-one holder there is structure that the noise does not hide: origins send, destinations attract, distance separates. So
+Most pairs are small, and their mean over a training span is known to about ``stddev / sqrt(steps)`` only. Across the
+pairs of one holder there is structure that the noise does not hide: origins send, destinations attract, distance
+separates. So
 
-1. ``log g[o, d] = f(log out[o], log into[d], log distance) + a[o] + b[d]``, f of second order, a and b shrunk to 0, fitted to
-   the noisy means by weighted least squares on their own scale (noise of mean zero stays of mean zero there);
-2. the level of a pair is its posterior mean under ``level = g exp(w - sigma^2 / 2)``, w normal with variance sigma^2, and
-   ``mean = level + noise``; sigma by maximum likelihood over the holder's pairs.
+1. ``log g[o, d] = f(log out[o], log into[d], log distance) + a[o] + b[d]``, f of second order, a and b shrunk to 0,
+   fitted to the noisy means by weighted least squares on their own scale, where noise of mean zero stays so;
+2. the level of a pair is its posterior mean under ``level = g exp(w - sigma^2 / 2)``, w normal with variance sigma^2,
+   and ``mean = level + noise``; sigma by maximum likelihood over the holder's pairs.
 
 Only released numbers enter; distances are public.
 """
@@ -100,7 +101,7 @@ def shrink(means: np.ndarray, variance: np.ndarray, expected: np.ndarray) -> Lev
 
 
 def _regressors(means: np.ndarray, variance: np.ndarray, away: np.ndarray, distance_km: np.ndarray) -> np.ndarray:
-    """Constant, and standardised second-order terms of log outflow, log inflow and log distance. Shapes: -> (R, N, 8)"""
+    """Constant, and standardised terms up to second order of log out, log into, log distance. Shapes: -> (R, N, 8)"""
     flow = np.maximum(means, 0.0) * away
     floor = np.sqrt(np.mean(variance) * len(means))
     out = np.log(np.maximum(flow.sum(axis=1), max(1.0, floor)))[:, None]
@@ -137,10 +138,9 @@ def _normal_equations(fixed: np.ndarray, weight: np.ndarray, residual: np.ndarra
     gram[origin, origin], gram[destination, destination] = np.diag(weight.sum(axis=1)), np.diag(weight.sum(axis=0))
     moment[:k] = np.einsum("rnk,rn->k", fixed, residual)
     moment[origin], moment[destination] = residual.sum(axis=1), residual.sum(axis=0)
-    upper = np.triu(gram) + np.tril(gram, -1)
-    upper[:k, k:] = gram[k:, :k].T
-    upper[destination, origin] = weight.T
-    return upper, moment
+    gram[destination, origin] = weight.T
+    gram[:k, k:] = gram[k:, :k].T
+    return gram, moment
 
 
 def _candidates(expected: np.ndarray, spread: float) -> np.ndarray:

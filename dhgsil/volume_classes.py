@@ -1,8 +1,8 @@
 """How pairs of like volume move together in time, filtered from noisy totals.
 
 A single small pair says nothing about a single day, but the daily total of all pairs of like volume does. Classes are
-intervals of the level, each a factor e wide; the smallest are merged until the noise on a class's total is at most 5 % of
-it. The class's factor at step t, today's total over the sum of levels, follows
+intervals of the level, each a factor e wide; the smallest are merged until the noise on a class's total is at most 5 %
+of it. The class's factor at step t, today's total over the sum of levels, follows
 
     total[t] / level = season[t] ratio[t] + noise,    ratio[t] = ratio[t-1] + step,    noise and step normal,
 
