@@ -35,6 +35,7 @@ from protocol.errors import PrivacyParameterError
 COST_DENOMINATOR = 10**9
 
 _LARGEST_ROUGH_EPSILON = 50_000.0
+_LARGEST_SPREAD = 400_000.0  # of a sum of counts: stddev · √k
 _REFERENCE_DELTA = 1e-6
 _REFERENCE_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 
@@ -42,8 +43,9 @@ _REFERENCE_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1
 def epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
     """Smallest epsilon for which all `events` together are (epsilon, delta)-DP, add or remove one unit.
 
-    Infinity is returned where double precision shows no finite epsilon, which is at delta below about 1e-14. With so
-    little noise that epsilon is in the tens of thousands, the Rényi bound is returned: true, but not tight.
+    Infinity is returned where double precision shows no finite epsilon, which is at delta below about 1e-14. The Rényi
+    bound, true but not tight, is returned with so little noise that epsilon is in the tens of thousands, and with so
+    much on so many counts that stddev · √k is above 400 000.
 
     Raises:
         PrivacyParameterError: delta outside (0, 1).
@@ -65,7 +67,7 @@ def delta_of(events: Sequence[PrivacyEvent], *, epsilon: float) -> float:
         raise PrivacyParameterError(f"epsilon must be 0 or more, got {epsilon!r}; give such a number")
     together = merged(events)
     if _beyond_the_grid(together):
-        return 1.0
+        return min(1.0, float(_renyi_accountant(together).get_delta(epsilon)))
     return min(1.0, float(_joint(together).get_delta_for_epsilon(float(epsilon))))
 
 
@@ -118,6 +120,10 @@ def rdp_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
         PrivacyParameterError: delta outside (0, 1).
     """
     check_delta(delta)
+    return float(_renyi_accountant(events).get_epsilon(delta))
+
+
+def _renyi_accountant(events: Sequence[PrivacyEvent]) -> RdpAccountant:
     accountant = RdpAccountant()
     for event in events:
         if isinstance(event, CountNoise):
@@ -125,7 +131,7 @@ def rdp_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
         else:
             step = dp_event.GaussianDpEvent(event.noise_multiplier)
             accountant.compose(dp_event.PoissonSampledDpEvent(event.sampling_rate, step), event.steps)
-    return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 def cost_of(events: Sequence[PrivacyEvent], *, delta: float) -> Cost:
@@ -191,7 +197,11 @@ def _power_of_two(width: float) -> float:
 
 
 def _beyond_the_grid(events: tuple[PrivacyEvent, ...]) -> bool:
-    return rough_epsilon(events, delta=_REFERENCE_DELTA) > _LARGEST_ROUGH_EPSILON
+    """Whether the losses, or the lattice of a sum of counts, have too many points for memory and time."""
+    spreads = [event.stddev * math.sqrt(event.contributions) for event in events if isinstance(event, CountNoise)]
+    return max(spreads, default=0.0) > _LARGEST_SPREAD or (
+        rough_epsilon(events, delta=_REFERENCE_DELTA) > _LARGEST_ROUGH_EPSILON
+    )
 
 
 def rough_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:

@@ -333,6 +333,13 @@ def test_next_to_no_noise_falls_back_to_renyi() -> None:
     assert group_epsilon(sampled, examples_per_person=2, delta=1e-6) > 1e6
 
 
+def test_a_lattice_too_fine_for_memory_falls_back_to_renyi() -> None:
+    event = CountNoise(stddev=90_000.0, contributions=100_000)
+    found = epsilon([event], delta=1e-6)
+    assert analytic_gaussian(event.noise_multiplier, 1e-6) < found == rdp_epsilon([event], delta=1e-6)
+    assert 1e-6 / 5 < delta_of([event], epsilon=found) <= 1e-6 * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("rate", [0.001, 0.2, 1.0])
 def test_renyi_curve_is_dp_accountings(rate: float) -> None:
     event = GaussianSteps(noise_multiplier=1.3, sampling_rate=rate, steps=70)

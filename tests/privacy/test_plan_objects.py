@@ -157,7 +157,7 @@ def test_calibration_refuses_a_senseless_share(share: float) -> None:
 
 
 def test_calibration_refuses_more_noise_than_can_be_drawn() -> None:
-    with pytest.raises(PrivacyParameterError, match="cells_stddev.*100000"):
+    with pytest.raises(PrivacyParameterError, match=r"cells_stddev.*100000"):
         CountReleasePlan(contributions=1000, cells_stddev=1.0).calibrate(epsilon=1e-3, delta=1e-6)
 
 
