@@ -28,6 +28,7 @@ NO_LINE = "0" * 64
 _LINE_PREFIX = b"migrafed ledger line 1\n"
 _HEAD_PREFIX = b"migrafed ledger head 1\n"
 _HASH = re.compile(r"[0-9a-f]{64}")
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _RATIONAL = re.compile(r"(0|-?[1-9][0-9]*)/([1-9][0-9]*)")
 _LINE_KEYS = frozenset({"body", "kind", "previous", "seq", "signature", "time"})
 _HEAD_KEYS = frozenset({"head", "length", "signature"})
@@ -171,9 +172,13 @@ def _verified(
 ) -> dict[str, Any]:
     values = _parse(data, keys, where)
     unsigned = {name: value for name, value in values.items() if name != "signature"}
+    signature = values["signature"]
+    # Python would also read capitals and blanks; the signature itself is the one field that nothing signs.
+    if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
+        _refuse(where, "does not carry a signature")
     try:
-        public_key.verify(bytes.fromhex(values["signature"]), prefix + canonical(unsigned))
-    except (InvalidSignature, ValueError, TypeError):
+        public_key.verify(bytes.fromhex(signature), prefix + canonical(unsigned))
+    except InvalidSignature:
         _refuse(where, "does not carry the holder's signature")
     return values
 
