@@ -12,7 +12,7 @@ from protocol.errors import InputError
 EXIT_CODES = """\
 exit codes:
   0  success
-  1  failed: training could not go on, a check of 'doctor' failed, or an unexpected error
+  1  failed: training could not go on, a check of 'doctor' or 'audit' failed, or an unexpected error
   2  bad input: command line, plan, data or run folder; nothing was changed
   3  refused: a privacy rule of a holder forbids it
   4  interrupted on request; the run can be resumed with --resume
@@ -25,6 +25,8 @@ examples:
   migrafed simulate plan.toml --set training.rounds=5 --seed 3
   migrafed report runs/japan_regions-s0-1a2b3c4d    rebuild report.html from a run folder
   migrafed doctor --data DIR                        check this machine and the data
+  migrafed holder ledger show DIR                   what a holder's privacy budget was spent on
+  migrafed audit --mutation                         try to break the privacy mechanisms
 
 {EXIT_CODES}"""
 _SIMULATE = f"""\
@@ -36,6 +38,24 @@ examples:
   migrafed simulate plan.toml --json | jq '.metrics[] | select(.horizon == "all")'
 
 A run never overwrites a folder. Ctrl-C stops it after which --resume continues it, with the same result.
+
+{EXIT_CODES}"""
+
+
+_AUDIT = f"""\
+examples:
+  migrafed audit                                    the checks that run before every private run
+  migrafed audit --mutation --runs 100 --out audits/first
+  migrafed audit --canaries --attacks --json
+
+{EXIT_CODES}"""
+
+
+_LEDGER = f"""\
+examples:
+  migrafed holder ledger show holders/north/ledger
+  migrafed holder ledger verify holders/north/ledger --public-key 3d79... --witness 12:906a...
+  migrafed holder ledger export holders/north/ledger --out north.json
 
 {EXIT_CODES}"""
 
@@ -64,6 +84,8 @@ def parser(version: str) -> argparse.ArgumentParser:
     _simulate(nouns)
     _report(nouns)
     _doctor(nouns)
+    _audit(nouns)
+    _holder(nouns)
     return top
 
 
@@ -166,9 +188,66 @@ def _doctor(nouns: _Nouns) -> None:
     _outputs(doctor)
 
 
+def _audit(nouns: _Nouns) -> None:
+    audit = nouns.add_parser(
+        "audit",
+        help="try to break the privacy mechanisms, and show that the checks would notice",
+        description="Check the mechanisms that private runs use; with --mutation, also that every planted defect is "
+        "caught and the correct mechanisms pass. Uses made-up data only.",
+        epilog=_AUDIT,
+        formatter_class=_FORMAT,
+    )
+    audit.add_argument("--mutation", action="store_true", help="plant every known defect and show what catches it")
+    audit.add_argument("--runs", type=_runs, metavar="N", help="with --mutation: runs of the correct mechanisms (10)")
+    audit.add_argument("--canaries", action="store_true", help="lower bounds on epsilon from made-up people")
+    audit.add_argument("--attacks", action="store_true", help="membership inference and gradient inversion")
+    audit.add_argument("--quick", action="store_true", help="the short form: smaller models, fewer runs")
+    audit.add_argument("--out", type=Path, metavar="DIR", help="also write all results to DIR/audit.json")
+    _outputs(audit)
+
+
+def _holder(nouns: _Nouns) -> None:
+    holder = nouns.add_parser(
+        "holder",
+        help="what a data holder looks at: its privacy ledger",
+        description="What a data holder looks at. Reads only, and needs no private key.",
+        epilog=f"example:\n  migrafed holder ledger show holders/north/ledger\n\n{EXIT_CODES}",
+        formatter_class=_FORMAT,
+    )
+    subjects = holder.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    ledger = subjects.add_parser(
+        "ledger",
+        help="show, verify or export the ledger of one population",
+        description="The record of what was promised to the persons, spent, and released for it.",
+        epilog=_LEDGER,
+        formatter_class=_FORMAT,
+    )
+    actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, what in (
+        ("show", "verify a ledger and list its lines, what is spent and what is left"),
+        ("verify", "verify every line, signature, sum, the head and the stored releases; exit code 3 if one fails"),
+        ("export", "verify a ledger and write all of it into one JSON file"),
+    ):
+        action = actions.add_parser(
+            name, help=what, description=what[0].upper() + what[1:] + ".", epilog=_LEDGER, formatter_class=_FORMAT
+        )
+        action.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the ledger, or of a copy")
+        action.add_argument("--public-key", metavar="HEX", help="key the holder gave you (default: the one it names)")
+        action.add_argument("--witness", metavar="LENGTH:HASH", help="what was seen of it before; shows a rollback")
+        if name == "export":
+            action.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write; new")
+        _outputs(action)
+
+
 def _outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     command.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+
+
+def _runs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
 
 
 def _seed(text: str) -> int:

@@ -76,7 +76,7 @@ class Check:
             found = self.measure(subject)
         except STOPPED as error:
             found = Measurement((math.inf, 0.0), f"stopped with {type(error).__name__}: {error}")
-        figure, threshold = found.figure
+        figure, threshold = (float(number) for number in found.figure)
         return CheckResult(self.name, self.question, figure, threshold, found.detail, time.perf_counter() - started)
 
 

@@ -56,3 +56,17 @@ def require_conformance(subject: Subject) -> list[CheckResult]:
             "run 'migrafed audit' and put the mechanism right"
         )
     return results
+
+
+def false_alarms(
+    subject: Subject, *, runs: int, done: Callable[[int], None] = lambda run: None
+) -> list[list[CheckResult]]:
+    """The checks that failed in each of so many batteries; for correct mechanisms all lists should be empty.
+
+    `done` is told the number of each battery, from 1, when it is over.
+    """
+    found = []
+    for run in range(1, runs + 1):
+        found.append([result for result in conformance(subject) if not result.passed])
+        done(run)
+    return found

@@ -91,8 +91,8 @@ class CountingCase(Protocol):
         """Which task this is."""
         ...
 
-    def neighbours(self) -> tuple[Any, Any]:
-        """Two raw tables: the second lacks the only person who was ever at one place."""
+    def tables(self) -> tuple[Any, Any]:
+        """Two raw tables of the same public lists with other counts; in the second nobody was ever at one place."""
         ...
 
     def queries(self, raw: Any) -> Mapping[str, np.ndarray]:

@@ -136,8 +136,8 @@ class _OtherCounting:
     def __init__(self, case: CountingCase) -> None:
         self.case, self.name = case, case.name
 
-    def neighbours(self) -> tuple[Any, Any]:
-        return self.case.neighbours()
+    def tables(self) -> tuple[Any, Any]:
+        return self.case.tables()
 
     def queries(self, raw: Any) -> Queries:
         return self.case.queries(raw)

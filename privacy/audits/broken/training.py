@@ -207,6 +207,11 @@ def _contrast(subject: Subject) -> Subject:
     return replace(subject, training=_Changed(subject.training, contrast=True))
 
 
+@planted("masks by place in the batch", "what is random in an example depends on how many come before it")
+def _by_place(subject: Subject) -> Subject:
+    return replace(subject, training=_Changed(subject.training, by_place=True))
+
+
 @planted("no guard against mixing", "models that mix examples are accepted for private training")
 def _no_guard(subject: Subject) -> Subject:
     return replace(subject, check_examples_apart=lambda loss, model, batch: None)
@@ -242,15 +247,24 @@ def _quantiser_unclipped(subject: Subject) -> Subject:
 
 
 class _Changed:
-    """A training with contrast in its loss, or a loop that leaves out empty batches."""
+    """A training with contrast in its loss, masks by place, or a loop that leaves out empty batches."""
 
-    def __init__(self, case: TrainingCase, *, contrast: bool = False, skip_empty: bool = False) -> None:
-        self._case, self._skip = case, skip_empty
+    def __init__(
+        self, case: TrainingCase, *, contrast: bool = False, by_place: bool = False, skip_empty: bool = False
+    ) -> None:
+        self._case, self._by_place, self._skip = case, by_place, skip_empty
         self.name, self.model, self.num_examples = case.name, case.model, case.num_examples
         self.loss: LossFunction = with_contrast(case.loss) if contrast else case.loss
 
     def batch(self, positions: np.ndarray) -> Batch:
-        return self._case.batch(positions)
+        batch = self._case.batch(positions)
+        if not self._by_place:
+            return batch
+        odd = torch.arange(len(positions)) % 2 == 1
+        return {
+            name: torch.where(odd.view(-1, *[1] * (value.dim() - 1)), torch.zeros_like(value), value)
+            for name, value in batch.items()
+        }
 
     def train(self, mechanism: DPSGD) -> None:
         if not self._skip:
@@ -293,6 +307,7 @@ DEFECTS: tuple[Defect, ...] = (
     _not_finite,
     _unit_unchecked,
     _contrast,
+    _by_place,
     _no_guard,
     _claimed_noise,
     _under_noised,

@@ -117,8 +117,8 @@ def one_person_more(subject: Subject) -> Measurement:
 
 @asks("Are the lists of places and days public, the same whether or not anybody was there?", of="counting")
 def lists_are_public(subject: Subject) -> Measurement:
-    """Two tables that differ in the only person of one place: names and sizes of what is counted."""
-    one, other = (_shapes(subject.counting.queries(raw)) for raw in subject.counting.neighbours())
+    """Names and sizes of what is counted of two tables; in one of them nobody was ever at one of the places."""
+    one, other = (_shapes(subject.counting.queries(raw)) for raw in subject.counting.tables())
     found = [
         f"'{name}' has shape {one[name]}, without them {other.get(name)}"
         for name in one
@@ -134,7 +134,7 @@ def lists_are_public(subject: Subject) -> Measurement:
 def derived_from_the_release(subject: Subject) -> Measurement:
     """Scales, estimates and training tensors made of the same release by holders of two different raw tables."""
     case = subject.counting
-    one, other = case.neighbours()
+    one, other = case.tables()
     queries = case.queries(one)
     released = subject.release(queries, _plan(subject), subject.stream()).to_bytes()
     first, second = (case.derived(raw, NoisyCounts.from_bytes(released)) for raw in (one, other))
