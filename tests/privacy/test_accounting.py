@@ -170,7 +170,6 @@ def check_against_prv(cases: Sequence[tuple[GaussianSteps, float]]) -> None:
     for event, delta in cases:
         ours, theirs = epsilon([event], delta=delta), prv_epsilon(event, delta)
         assert theirs - 1e-3 <= ours <= theirs * 1.01 + 1e-4, (event, delta)
-        assert ours <= rdp_epsilon([event], delta=delta), (event, delta)
 
 
 prv_warnings = pytest.mark.filterwarnings(
@@ -185,6 +184,8 @@ prv_warnings = pytest.mark.filterwarnings(
 def test_agrees_with_opacus() -> None:
     """Within a hundredth of Opacus' PRV accountant, never below by a thousandth; RDP is an upper bound."""
     check_against_prv(random_steps(20))
+    for event, delta in random_steps(20):
+        assert epsilon([event], delta=delta) <= rdp_epsilon([event], delta=delta)
 
 
 @prv_warnings
