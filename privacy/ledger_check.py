@@ -62,9 +62,9 @@ def verify_ledger(
     if public_key is None:
         public_key = public_key_from_hex(named_key(data))
     check_key(data, public_key)
+    acknowledged = decode_head(head, public_key=public_key)
     chain = Chain(public_key)
     torn = chain.extend(data)
-    acknowledged = decode_head(head, public_key=public_key)
     chain.check_head(acknowledged, torn=torn)
     if witness is not None:
         chain.check_witness(witness)

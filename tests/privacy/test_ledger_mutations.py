@@ -43,7 +43,8 @@ def changed_bytes(data: bytes, choose: random.Random) -> Iterator[tuple[str, byt
     for position, byte in enumerate(data):
         alike = next((letters for letters in ALIKE if chr(byte) in letters), chr(byte ^ 32))
         near = ord(choose.choice([letter for letter in alike if ord(letter) != byte]))
-        for kind, new in (("bit", byte ^ 1 << choose.randrange(8)), ("near", near), ("any", (byte + 77) % 256)):
+        news = [("bit", byte ^ 1 << choose.randrange(8)), ("near", near), ("any", (byte + 77) % 256)]
+        for kind, new in news[: 2 + (position % 3 == 0)]:
             yield f"byte: {kind}", data[:position] + bytes([new]) + data[position + 1 :]
     for position in choose.sample(range(len(data)), 500):
         yield "byte removed", data[:position] + data[position + 1 :]
