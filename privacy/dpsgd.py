@@ -76,7 +76,7 @@ def per_example_gradients(loss: LossFunction, model: nn.Module, batch: Batch, mo
     """Gradients of the loss of each example.
 
     ======  ===========================================================================================
-    vmap    `torch.func.vmap(grad)` over the whole model, each example a batch of one; any architecture
+    vmap    `torch.func.vmap` over the whole model, each example a batch of one; any architecture
     hooks   Opacus' backward hooks; only layers it has a rule for, each called as a module
     ew      Opacus over PyTorch's expanded weights; only functions those know
     loop    a backward pass per example: the reference
@@ -109,8 +109,8 @@ class DPSGD:
     """
 
     def __init__(self, plan: DPSGDPlan, stream: SecureStream, *, mode: Mode = "vmap") -> None:
-        self.plan, self.mode = plan, mode
-        self._stream = stream
+        self.plan, self._stream = plan, stream
+        self.mode: Mode = mode
 
     def draw(self, num_examples: int) -> np.ndarray:
         """Positions of the examples of one step; may be none, and the step must be taken. See `poisson_batch`."""
@@ -240,10 +240,10 @@ class _OfTensors(LossModule):
 
 def _grad_samples(model: nn.Module, *, units: int) -> Gradients:
     """What Opacus left on the parameters; zeros where the loss does not use one."""
-    found = {name: getattr(leaf, "grad_sample", None) for name, leaf in trainable(model).items()}
-    if any(isinstance(value, list) for value in found.values()):
-        raise PrivacyUnitError("gradients of several batches have piled up; take them after each backward pass")
-    return {
-        name: leaf.new_zeros(units, *leaf.shape) if found[name] is None else found[name]
-        for name, leaf in trainable(model).items()
-    }
+    gradients: Gradients = {}
+    for name, leaf in trainable(model).items():
+        found = getattr(leaf, "grad_sample", None)
+        if isinstance(found, list):
+            raise PrivacyUnitError("gradients of several batches have piled up; take them after each backward pass")
+        gradients[name] = leaf.new_zeros(units, *leaf.shape) if found is None else found
+    return gradients

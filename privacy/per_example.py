@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 
 from protocol.errors import PrivacyUnitError
 
@@ -68,23 +68,24 @@ def one_by_one(loss: LossFunction, model: nn.Module, batch: Batch) -> Gradients:
     return {name: torch.stack(parts) for name, parts in rows.items()}
 
 
-def by_vmap(loss: LossFunction, model: nn.Module, batch: Batch, *, chunk: int | None = None) -> Gradients:
-    """All gradients at once: `vmap(grad)` of the loss of an example as a batch of one. Any architecture.
+def by_vmap(loss: LossFunction, model: nn.Module, batch: Batch) -> Gradients:
+    """All gradients at once, for any architecture: `vmap` over examples, each a batch of one with weights of its own.
 
-    Args:
-        chunk: Examples that are worked on at a time; speed and memory only.
+    The weights are one tensor seen B times, so they cost no memory; their gradient has a row for each example. Against
+    `vmap(grad)` only the forward pass runs under vmap, and the backward pass is the ordinary one: a third less time.
 
     Shapes: -> (B, *parameter.shape) for each trained parameter
     """
-    units_in(batch)
-    module = LossModule(loss, model)
-    values = {f"model.{name}": leaf.detach() for name, leaf in trainable(model).items()}
+    module, units = LossModule(loss, model), units_in(batch)
+    own = {name: leaf.detach().expand(units, *leaf.shape).requires_grad_() for name, leaf in trainable(model).items()}
 
     def alone(parameters: Gradients, example: Batch) -> Tensor:
-        return functional_call(module, parameters, ({name: value[None] for name, value in example.items()},)).sum()
+        lent = {f"model.{name}": value for name, value in parameters.items()}
+        return functional_call(module, lent, ({name: value[None] for name, value in example.items()},)).sum()
 
-    gradients = vmap(grad(alone), in_dims=(None, 0), chunk_size=chunk)(values, dict(batch))
-    return {name.removeprefix("model."): value for name, value in gradients.items()}
+    with torch.enable_grad():
+        total = vmap(alone)(own, dict(batch)).sum()
+    return dict(zip(own, torch.autograd.grad(total, list(own.values()), materialize_grads=True), strict=True))
 
 
 def check_unit(gradients: Mapping[str, Tensor], *, units: int) -> None:

@@ -23,7 +23,11 @@ from protocol.plan import TrainingSection
 from protocol.tasks import task_names
 from tests.private_problems import VARIANTS, make_plan, task_parts
 
-BASE: dict[str, Any] = {"rounds": 2, "batch_size": 0, "learning_rate": 0.01, "select": "last"}
+
+def training_of(**changes: Any) -> TrainingSection:
+    """Two rounds of one full batch, some values changed."""
+    values = {"rounds": 2, "batch_size": 0, "learning_rate": 0.01, "select": "last"} | changes
+    return TrainingSection.model_validate(values)
 
 
 class Exact(DPSGD):
@@ -71,7 +75,7 @@ def trained(
 )
 def test_without_noise_and_clipping_it_is_plain_training(changes: dict[str, Any], mu: float) -> None:
     """Everybody drawn and an exact mean: weights, personal ones among them, and moments of `train_round`."""
-    training = TrainingSection(**(BASE | changes))
+    training = training_of(**changes)
     task, dataset, first, model = parts(dropout=False)
     model.load_state_dict(first)
     expected_state = LocalState()
@@ -91,7 +95,7 @@ def test_without_noise_and_clipping_it_is_plain_training(changes: dict[str, Any]
 
 def test_steps_are_those_of_the_plan() -> None:
     """Fixed and public: the same number in each round, however many examples are drawn, none among them."""
-    training = TrainingSection(**BASE)
+    training = training_of()
     for rate in (1e-9, 0.5):
         _, state = trained(training, make_plan(sampling_rate=rate, steps=6))
         assert (state.steps, state.round) == (6, 2)
@@ -100,13 +104,13 @@ def test_steps_are_those_of_the_plan() -> None:
 def test_empty_batches_take_noisy_steps() -> None:
     """No example is ever drawn, and every parameter moves all the same, personal and unused ones among them."""
     task, _, first, model = parts()
-    found, _ = trained(TrainingSection(**(BASE | {"weight_decay": 0.0})), make_plan(sampling_rate=1e-12))
+    found, _ = trained(training_of(weight_decay=0.0), make_plan(sampling_rate=1e-12))
     assert all((found[key] != first[key]).float().mean() > 0.99 for key in found)
     assert task.personal(model) <= found.keys()
 
 
 def test_noise_differs_between_runs_and_not_by_seed() -> None:
-    training, plan = TrainingSection(**BASE), make_plan()
+    training, plan = training_of(), make_plan()
     weights = []
     for seed, torch_seed in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(torch_seed)
@@ -151,7 +155,7 @@ def test_nothing_is_told_about_the_loss(capsys: pytest.CaptureFixture[str], capl
 
     def trains(used: Any) -> object:
         return train_round_privately(
-            used, model, dataset, TrainingSection(**BASE), make_plan(), LocalState(),
+            used, model, dataset, training_of(), make_plan(), LocalState(),
             stream=SecureStream(), round_number=1,
         )  # fmt: skip
 
@@ -175,7 +179,7 @@ def test_mixing_models_are_refused_before_the_first_step() -> None:
 
     with pytest.raises(PrivacyUnitError, match="mixes examples"):
         train_round_privately(
-            Mixing(), model, dataset, TrainingSection(**BASE), make_plan(), LocalState(),  # type: ignore[arg-type]
+            Mixing(), model, dataset, training_of(), make_plan(), LocalState(),  # type: ignore[arg-type]
             stream=SecureStream(), round_number=1,
         )  # fmt: skip
     assert all(torch.equal(value, first[key]) for key, value in model.state_dict().items())
@@ -186,7 +190,7 @@ def test_modes_that_cannot_do_the_model_are_refused_before_the_first_step() -> N
     model.load_state_dict(first)
     with pytest.raises(PrivacyParameterError, match="use mode 'vmap'"):
         train_round_privately(
-            task, model, dataset, TrainingSection(**BASE), make_plan(), LocalState(),
+            task, model, dataset, training_of(), make_plan(), LocalState(),
             stream=SecureStream(), round_number=1, mode="hooks",
         )  # fmt: skip
     assert all(torch.equal(value, first[key]) for key, value in model.state_dict().items())
@@ -194,7 +198,7 @@ def test_modes_that_cannot_do_the_model_are_refused_before_the_first_step() -> N
 
 def test_rounds_and_steps_must_fit() -> None:
     """The plan is charged for so many steps in so many rounds: none more, none in part."""
-    training = TrainingSection(**BASE)
+    training = training_of()
     assert steps_per_round(make_plan(steps=6), training, round_number=2) == 3
     with pytest.raises(PrivacyParameterError, match="5 private steps cannot be shared equally by 2 rounds"):
         steps_per_round(make_plan(steps=5), training, round_number=1)
