@@ -41,44 +41,54 @@ def class_factors(
 ) -> np.ndarray:
     """Factor of each pair's class at each step; 1 where not `away`. Shapes: cells (T, R, N) -> (T, R, N)"""
     classes = volume_classes(level, away, stddev=stddev)
+    count = int(classes.max(initial=-1)) + 1
     factors = np.ones(cells.shape)
-    for one in range(int(classes.max(initial=-1)) + 1):
-        members = classes == one
-        total = float(level[members].sum())
-        ratio = cells[:, members].sum(axis=1) / total
-        noise = stddev**2 * int(members.sum()) / total**2
-        factors[:, members] = _filtered(ratio, noise, train_steps, season)[:, None]
+    if not count:
+        return factors
+    members = [classes == one for one in range(count)]
+    totals = np.array([level[held].sum() for held in members])
+    sizes = np.array([held.sum() for held in members])
+    ratio = np.stack([cells[:, held].sum(axis=1) for held in members], axis=1) / totals  # (T, C)
+    found = _filtered(ratio, stddev**2 * sizes / totals**2, train_steps, season)
+    for one, held in enumerate(members):
+        factors[:, held] = found[:, one, None]
     return factors
 
 
-def _filtered(ratio: np.ndarray, noise: float, train: slice, season: int) -> np.ndarray:
-    """The factor with the likeliest variance of steps. Shapes: ratio (T,) -> (T,)"""
-    pattern = _pattern(ratio, train, season)
-    runs = [_kalman(ratio, pattern, noise, step) for step in STEP_VARIANCES]
-    best, _ = max(runs, key=lambda run: run[1][train].sum())
-    return np.maximum(SMALLEST_FACTOR, best)
+def _filtered(ratio: np.ndarray, noise: np.ndarray, train: slice, season: int) -> np.ndarray:
+    """The factors, each with its likeliest variance of steps. Shapes: ratio (T, C), noise (C,) -> (T, C)"""
+    factors, fit = _kalman(ratio, _pattern(ratio, train, season), noise, np.array(STEP_VARIANCES))
+    best = fit[train].sum(axis=0).argmax(axis=1)  # (C,)
+    return np.maximum(SMALLEST_FACTOR, factors[:, np.arange(len(best)), best])
 
 
 def _pattern(ratio: np.ndarray, train: slice, season: int) -> np.ndarray:
-    """Mean at each phase of a season over the training span, over the mean of phases. Shapes: (T,) -> (T,)"""
+    """Mean at each phase of a season over the training span, over the mean of phases. Shapes: (T, C) -> (T, C)"""
     phase = np.arange(len(ratio)) % season
     seen = ratio[train]
     if season == 1 or len(seen) < 2 * season:
-        return np.ones(len(ratio))
-    means = np.array([seen[phase[train] == one].mean() for one in range(season)])
-    return np.maximum(0.05, means / max(float(means.mean()), 1e-9))[phase]
+        return np.ones(ratio.shape)
+    means = np.stack([seen[phase[train] == one].mean(axis=0) for one in range(season)])
+    return np.maximum(0.05, means / np.maximum(means.mean(axis=0), 1e-9))[phase]
 
 
-def _kalman(ratio: np.ndarray, pattern: np.ndarray, noise: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Filtered factor and log likelihood of each step, without constants. Shapes: (T,), (T,) -> (T,), (T,)"""
-    state, variance = 1.0, START_VARIANCE
-    factor, fit = np.empty(len(ratio)), np.empty(len(ratio))
+def _kalman(
+    ratio: np.ndarray, pattern: np.ndarray, noise: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Filtered factors and log likelihoods, without constants, of C classes for each of S variances of steps.
+
+    Shapes: ratio, pattern (T, C), noise (C,), steps (S,) -> two of (T, C, S)
+    """
+    shape = (ratio.shape[1], len(steps))
+    state, variance = np.ones(shape), np.full(shape, START_VARIANCE)
+    factor, fit = np.empty((len(ratio), *shape)), np.empty((len(ratio), *shape))
     for t in range(len(ratio)):
-        spread = variance * pattern[t] ** 2 + noise
-        miss = ratio[t] - pattern[t] * state
+        season = pattern[t, :, None]
+        spread = variance * season**2 + noise[:, None]
+        miss = ratio[t, :, None] - season * state
         fit[t] = -0.5 * (np.log(spread) + miss**2 / spread)
-        gain = variance * pattern[t] / spread
-        state, variance = max(state + gain * miss, SMALLEST_FACTOR), (1 - gain * pattern[t]) * variance
-        factor[t] = pattern[t] * state
-        variance += step
+        gain = variance * season / spread
+        state = np.maximum(state + gain * miss, SMALLEST_FACTOR)
+        variance = (1 - gain * season) * variance + steps
+        factor[t] = season * state
     return factor, fit
