@@ -2,8 +2,11 @@
 
 One frozen value, written as ``card.json`` beside every run; `docs/card.schema.json` is its published JSON schema. The
 fields answer the questions of NIST SP 800-226 ("Guidelines for Evaluating Differential Privacy Guarantees", 2025) from
-the top of its pyramid down, and hold the public columns of the registry of differential-privacy deployments (unit,
-flavour, privacy loss, model of trust, accounting, implementation). A run without noise has a card too, and it says so.
+the top of its pyramid down, and hold the public columns of the registry of differential-privacy deployments. A run
+without noise has a card too, and it says so::
+
+    card = PrivacyCard.from_json((folder / "card.json").read_text())
+    card.holders[0].joint_epsilon, card.holders[0].promises[0].unit
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocol.plan import FrozenConfig
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Origin = Literal["noised release", "post-processing", "public", "raw data"]
+"""What a thing is made of: a mechanism's own output, that output only, what was public before, or plain records."""
 
 
 class Promise(FrozenConfig):
@@ -24,22 +28,30 @@ class Promise(FrozenConfig):
 
     task: Text
     mechanism: Text
-    mechanism_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    mechanism_digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the plan of the mechanism")
     unit: Text
     is_person: bool = Field(description="whether the unit is a person; a window of time is not")
     adjacency: Literal["add/remove"] = "add/remove"
-    contributions: int | None = Field(default=None, description="k: cells per person over the whole period")
+    contributions: int | None = Field(default=None, ge=1, description="k: cells per person over the whole period")
+    contribution_rules: tuple[Text, ...] = Field(default=(), description="what a person adds to each query at most")
     contributions_enforced: bool | None = Field(default=None, description="false: assumed of counts that came bounded")
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
+    event_epsilon: float | None = Field(
+        default=None, gt=0, description="epsilon of a single event at the same delta; never to be quoted alone"
+    )
     accountant: Text
     noise_stddev: dict[str, float] = Field(default={}, description="absolute noise of each query")
     noise_multiplier: float = Field(gt=0, description="noise over L2 sensitivity, of the query with the least")
-    clip_norm: float | None = None
-    sampling_rate: float | None = None
-    steps: int | None = None
+    clip_norm: float | None = Field(default=None, gt=0)
+    sampling_rate: float | None = Field(default=None, gt=0, le=1, description="chance of a unit to be in a step")
+    expected_batch: float | None = Field(default=None, gt=0, description="what each noisy sum is divided by")
+    steps: int | None = Field(default=None, ge=1)
     person_epsilon: dict[int, float | None] = Field(
-        default={}, description="epsilon of a person who owns so many units; null: no finite one at this delta"
+        default={}, description="epsilon of a person who owns so many units, which come and go with the person"
+    )
+    changed_epsilon: dict[int, float | None] = Field(
+        default={}, description="epsilon of a person whose records change so many units, which stay; null: none finite"
     )
 
 
@@ -49,11 +61,11 @@ class HolderCard(FrozenConfig):
     holder: Text
     population: Text
     period: Text
-    promises: tuple[Promise, ...]
-    joint_epsilon: float = Field(gt=0, description="all promises on the same people, composed jointly")
+    promises: tuple[Promise, ...] = Field(min_length=1)
+    joint_epsilon: float = Field(gt=0, description="all promises of this card on the same people, composed jointly")
     joint_delta: float = Field(gt=0, lt=1)
-    budget_epsilon: float = Field(gt=0)
-    spent_epsilon: float = Field(ge=0)
+    budget_epsilon: float = Field(gt=0, description="what the holder's policy allows in the period")
+    spent_epsilon: float = Field(ge=0, description="what its ledger holds in the period, earlier campaigns included")
     left: Text
     ledger_length: int = Field(ge=1)
     ledger_head: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -64,10 +76,23 @@ class ReleasedObject(FrozenConfig):
 
     name: Text
     origin: Origin
-    holder: str | None = Field(default=None, description="null: of all holders together")
-    numbers: int | None = Field(default=None, ge=0, description="how many numbers it is made of")
-    size_bytes: int | None = Field(default=None, ge=0)
+    place: Literal["leaves a holder", "run folder"]
+    holder: str | None = Field(
+        default=None, description="null: each holder sends its own; in the run folder, all holders together"
+    )
+    numbers: int | None = Field(default=None, ge=0, description="how many numbers one is made of; null: not counted")
+    size_bytes: int | None = Field(default=None, ge=0, description="of these numbers, without what frames them")
+    times: int | None = Field(default=None, ge=1, description="how often one is sent, at most")
     goes_to: Text
+
+
+class ShownValues(FrozenConfig):
+    """The values that tables and drawings of the run show as observed."""
+
+    origin: Origin
+    noise_stddev: float | None = Field(
+        default=None, gt=0, description="of one value of one pair and step, in the unit shown; null: none or not known"
+    )
 
 
 class AuditFinding(FrozenConfig):
@@ -75,9 +100,10 @@ class AuditFinding(FrozenConfig):
 
     name: Text
     question: Text
-    figure: float | None
-    threshold: float | None
+    figure: float | None = Field(description="null: infinite or not a number")
+    threshold: float | None = Field(description="largest figure that passes")
     passed: bool
+    detail: str = Field(default="", max_length=2000)
     seconds: float = Field(ge=0)
 
 
@@ -89,6 +115,33 @@ class Party(FrozenConfig):
     otherwise: Text
 
 
+class RegistryEntry(FrozenConfig):
+    """The columns of the public registry of differential-privacy deployments (registry.opendp.org), filled in."""
+
+    tier: Literal[1, 2, 3] | None = Field(
+        description="how much is told, by the registry's tiers: 3 is all of it; null: nothing to register"
+    )
+    product: Text
+    description: Text
+    year: int | None = Field(default=None, description="of publication, for whoever publishes: a run bears no date")
+    flavour: Text
+    privacy_loss: Text
+    unit: Text
+    model: Text
+    accounting: Text
+    implementation: Text
+    data_domain: Text
+    unprotected: Text
+
+
+class Question(FrozenConfig):
+    """One question of the pyramid of NIST SP 800-226, answered for this run."""
+
+    layer: Literal["guarantee", "what can undermine it", "what it stands on"]
+    question: Text
+    answer: Text
+
+
 class PrivacyCard(FrozenConfig):
     """The whole card."""
 
@@ -97,16 +150,25 @@ class PrivacyCard(FrozenConfig):
     version: Text
     run: Text
     plan_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    mode: Literal["none", "counts", "window-dpsgd"]
     flavour: Literal["none", "pure", "approximate"] = Field(description="of differential privacy")
     trust_model: Text
     headline: Text
+    registry: RegistryEntry
     holders: tuple[HolderCard, ...] = ()
     across_holders: Text
+    shown: ShownValues
     released: tuple[ReleasedObject, ...]
     audits: tuple[AuditFinding, ...] = ()
     parties: tuple[Party, ...]
-    not_promised: tuple[Text, ...]
-    questions: dict[str, str] = Field(description="question of NIST SP 800-226 -> answer")
+    not_promised: tuple[Text, ...] = Field(min_length=1)
+    questions: tuple[Question, ...] = Field(description="of NIST SP 800-226, from the top of its pyramid down")
+
+    @model_validator(mode="after")
+    def _promises_and_mode_agree(self) -> PrivacyCard:
+        if (self.mode == "none") != (not self.holders) or (self.mode == "none") != (self.flavour == "none"):
+            raise ValueError('a card of mode "none" has no holders and flavour "none"; every other has both')
+        return self
 
     def to_json(self) -> str:
         """The card as text, the same bytes for the same card."""

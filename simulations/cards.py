@@ -4,70 +4,92 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from clients.custody import Custody
-from dhgsil.series import ODSeries
-from dhgsil.task import data_section
+from dhgsil.index import QUERIES_PER_MILLION
+from dhgsil.task import data_section, split_of
 from privacy.accounting import epsilon
 from privacy.audits.check import CheckResult
-from privacy.card import AuditFinding, HolderCard, Party, PrivacyCard, Promise, ReleasedObject
+from privacy.card import AuditFinding, HolderCard, PrivacyCard, Promise, ShownValues
+from privacy.changed_examples import changed_epsilon
+from privacy.events import GaussianSteps
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.plan import Plan
-from simulations.folder import run_name
-from simulations.protection import Mechanism, Protection
+from simulations.card_releases import Run, released
+from simulations.card_words import (
+    ACCOUNTANT,
+    across,
+    contribution_rules,
+    headline,
+    mechanism_words,
+    not_promised,
+    parties,
+    questions,
+    registry,
+    trust_words,
+)
 
-ACCOUNTANT = "privacy loss distributions, pessimistic (dp-accounting)"
-COUNT_MECHANISM = "discrete Gaussian noise on every cell of bounded counts, once"
-STEP_MECHANISM = "DP-SGD: Poisson samples, clipped gradients, rounded Gaussian noise on integer sums"
+Mechanism = CountReleasePlan | DPSGDPlan
 
 
-def run_card(
-    plan: Plan, protection: Protection, checks: Sequence[CheckResult], series: ODSeries, *, model_numbers: int
-) -> PrivacyCard:
-    """The card of a finished run; `checks` are the conformance checks that it started with."""
-    mechanism = protection.mechanism
-    holders = tuple(
-        _holder_card(plan, name, custody, mechanism)
-        for name, custody in protection.custodies.items()
-        if mechanism is not None
-    )
+def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckResult]) -> PrivacyCard:
+    """The card of a finished run.
+
+    Args:
+        run: The plan, its mechanism, what the run saw and what it left.
+        custodies: Ledgers of the holders, by name; none without privacy.
+        checks: The conformance checks that the run started with.
+    """
+    plan, mechanism = run.plan, run.mechanism
+    version = importlib.metadata.version("migrafed")
+    accountant = f"{ACCOUNTANT[:-1]} {importlib.metadata.version('dp-accounting')})"
+    holders = ()
+    if mechanism is not None:
+        holders = tuple(_holder_card(plan, name, custody, mechanism, accountant) for name, custody in custodies.items())
     return PrivacyCard(
-        version=importlib.metadata.version("migrafed"),
-        run=run_name(plan),
+        version=version,
+        run=run.facts.run,
         plan_hash=plan.digest(),
+        mode="none" if plan.privacy is None else plan.privacy.mode,
         flavour="none" if mechanism is None else "approximate",
-        trust_model="no noise: trust everybody who sees a message" if mechanism is None else "noise at each holder",
-        headline=_headline(plan, mechanism),
+        trust_model=trust_words(mechanism),
+        headline=headline(mechanism, plan.privacy),
+        registry=registry(plan, mechanism, measure=run.facts.measure, version=version, accountant=accountant),
         holders=holders,
-        across_holders=_across(plan, mechanism),
-        released=tuple(_released(plan, mechanism, series, model_numbers)),
-        audits=tuple(_finding(check) for check in checks),
-        parties=_parties(mechanism),
-        not_promised=tuple(_not_promised(plan, mechanism)),
-        questions=_questions(plan, mechanism),
+        across_holders=across(plan, mechanism),
+        shown=ShownValues(origin=run.seen, noise_stddev=_shown_noise(run)),
+        released=tuple(released(run)),
+        audits=tuple(finding(check) for check in checks),
+        parties=parties(mechanism),
+        not_promised=tuple(not_promised(plan, mechanism)),
+        questions=tuple(questions(plan, mechanism)),
     )
 
 
-def _finding(check: CheckResult) -> AuditFinding:
+def finding(check: CheckResult) -> AuditFinding:
+    """A conformance check as it stands in a card."""
     return AuditFinding(
         name=check.check,
         question=check.question,
         figure=check.figure if math.isfinite(check.figure) else None,
         threshold=check.threshold,
         passed=check.passed,
+        detail=check.detail[:2000],
         seconds=round(check.seconds, 3),
     )
 
 
-def _holder_card(plan: Plan, name: str, custody: Custody, mechanism: Mechanism) -> HolderCard:
+def _holder_card(plan: Plan, name: str, custody: Custody, mechanism: Mechanism, accountant: str) -> HolderCard:
     policy, ledger, delta = custody.policy, custody.ledger, custody.policy.delta
     head = custody.head()
     return HolderCard(
         holder=name,
         population=policy.population,
         period=policy.period,
-        promises=(_promise(plan, mechanism, delta),),
+        promises=(_promise(plan, mechanism, delta, accountant),),
         joint_epsilon=epsilon(mechanism.events(), delta=delta),
         joint_delta=delta,
         budget_epsilon=policy.max_epsilon,
@@ -78,208 +100,83 @@ def _holder_card(plan: Plan, name: str, custody: Custody, mechanism: Mechanism) 
     )
 
 
-def _promise(plan: Plan, mechanism: Mechanism, delta: float) -> Promise:
+def _promise(plan: Plan, mechanism: Mechanism, delta: float, accountant: str) -> Promise:
+    common = {
+        "task": plan.run.task,
+        "mechanism": mechanism_words(mechanism),
+        "mechanism_digest": mechanism.digest(),
+        "unit": mechanism.unit,
+        "epsilon": mechanism.epsilon(delta),
+        "delta": delta,
+        "accountant": accountant,
+        "noise_multiplier": mechanism.noise_multiplier,
+    }
     if isinstance(mechanism, CountReleasePlan):
         noise = {"cells": mechanism.cells_stddev}
         if mechanism.margins_stddev is not None:
             noise |= {"inflow": mechanism.margins_stddev, "outflow": mechanism.margins_stddev}
         return Promise(
-            task=plan.run.task,
-            mechanism=COUNT_MECHANISM,
-            mechanism_digest=mechanism.digest(),
-            unit=mechanism.unit,
+            **common,
             is_person=True,
             contributions=mechanism.contributions,
+            contribution_rules=contribution_rules(mechanism),
             contributions_enforced=False,
-            epsilon=mechanism.epsilon(delta),
-            delta=delta,
-            accountant=ACCOUNTANT,
+            event_epsilon=mechanism.model_copy(update={"contributions": 1}).epsilon(delta),
             noise_stddev=noise,
-            noise_multiplier=mechanism.noise_multiplier,
         )
     return Promise(
-        task=plan.run.task,
-        mechanism=STEP_MECHANISM,
-        mechanism_digest=mechanism.digest(),
-        unit=mechanism.unit,
+        **common,
         is_person=False,
-        epsilon=mechanism.epsilon(delta),
-        delta=delta,
-        accountant=ACCOUNTANT,
-        noise_multiplier=mechanism.noise_multiplier,
         clip_norm=mechanism.clip_norm,
         sampling_rate=mechanism.sampling_rate,
+        expected_batch=mechanism.expected_batch,
         steps=mechanism.steps,
         person_epsilon=person_epsilons(plan, mechanism, delta),
+        changed_epsilon=changed_epsilons(plan, mechanism, delta),
     )
 
 
 def person_epsilons(plan: Plan, mechanism: DPSGDPlan, delta: float) -> dict[int, float | None]:
-    """Epsilon of a person who is in so many windows: two, those of one active step, and those of three steps apart."""
+    """Epsilon of a person who owns so many windows, which come and go with the person: exact, and too kind.
+
+    The numbers of windows are two, those that one active step is in, and those of three active steps far apart.
+    """
+    return {g: _finite(mechanism.person_epsilon(g, delta)) for g in _window_numbers(plan)}
+
+
+def changed_epsilons(plan: Plan, mechanism: DPSGDPlan, delta: float) -> dict[int, float | None]:
+    """Epsilon of a person whose records change so many windows, which stay: what applies to windows of time."""
+    return {g: _finite(_changed(mechanism, g, delta)) for g in _window_numbers(plan)}
+
+
+def _changed(mechanism: DPSGDPlan, windows: int, delta: float) -> float:
+    (event,) = mechanism.events()
+    return changed_epsilon(event, examples=windows, delta=delta) if isinstance(event, GaussianSteps) else math.inf
+
+
+def _window_numbers(plan: Plan) -> list[int]:
     data = data_section(plan)
     one_step = data.input_steps + data.horizon
-    found = {g: mechanism.person_epsilon(g, delta) for g in sorted({2, one_step, 3 * one_step})}
-    return {g: value if math.isfinite(value) else None for g, value in found.items()}
+    return sorted({2, one_step, 3 * one_step})
 
 
-def _headline(plan: Plan, mechanism: Mechanism | None) -> str:
-    if mechanism is None or plan.privacy is None:
-        return "Nothing in this run is differentially private."
-    asked = f"epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g}, add or remove one"
-    if isinstance(mechanism, CountReleasePlan):
-        return (
-            f"Each holder protects each person, counted in at most {mechanism.contributions} cells in the period "
-            f"'{plan.privacy.period}': {asked} person, for everything made of the released counts."
-        )
-    return (
-        f"Each holder protects the presence of each window, which is not a person: {asked} window. "
-        "What that is worth to a person stands beside it."
-    )
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
-def _across(plan: Plan, mechanism: Mechanism | None) -> str:
-    if mechanism is None or plan.privacy is None:
-        return "Nothing is promised to anybody, at one holder or at several."
-    return (
-        f"The promise is per holder. Somebody known to j holders of this run is promised the sum: epsilon j times "
-        f"{plan.privacy.epsilon:g} at delta j times {plan.privacy.delta:g}, j at most {len(plan.federation.holders)}."
-    )
+def _shown_noise(run: Run) -> float | None:
+    """Noise of one drawn value where drawn values are noised counts, or a fixed multiple of them.
 
-
-def _released(
-    plan: Plan, mechanism: Mechanism | None, series: ODSeries, model_numbers: int
-) -> Iterator[ReleasedObject]:
-    steps, regions = series.num_steps, series.num_regions
-    if isinstance(mechanism, CountReleasePlan):
-        for name, codes in plan.federation.holders.items():
-            sizes = {"cells": steps * len(codes) * regions}
-            if mechanism.margins_stddev is not None:
-                sizes |= {"inflow": steps * regions, "outflow": steps * len(codes)}
-            for query, numbers in sizes.items():
-                yield ReleasedObject(
-                    name=f"counts with noise: {query}", origin="noised release", holder=name, numbers=numbers,
-                    size_bytes=8 * numbers, goes_to="this holder's training, and all that is made of it",
-                )  # fmt: skip
-    made = "raw data" if mechanism is None else "post-processing"
-    updates = "noised release" if isinstance(mechanism, DPSGDPlan) else made
-    yield ReleasedObject(
-        name="model weights of each round", origin=updates, numbers=model_numbers, size_bytes=4 * model_numbers,
-        goes_to="the coordinator, unmasked, and back to all holders",
-    )  # fmt: skip
-    if "weights+margins" in plan.federation.shares:
-        yield ReleasedObject(
-            name="margins and least-squares sums", origin=made, goes_to="the coordinator, and as sums to all holders"
-        )
-    yield ReleasedObject(name="final model", origin=updates, numbers=model_numbers, goes_to="readers of the run")
-    seen = "raw data" if isinstance(mechanism, DPSGDPlan) else made
-    yield ReleasedObject(
-        name="forecasts, intervals, flows and the values drawn beside them", origin=seen, goes_to="readers of the run"
-    )
-    scored = plan.privacy is not None and plan.privacy.score_against == "released"
-    yield ReleasedObject(
-        name="errors of all models", origin="post-processing" if scored else "raw data", goes_to="readers of the run"
-    )
-
-
-def _parties(mechanism: Mechanism | None) -> tuple[Party, ...]:
-    if mechanism is None:
-        return (
-            Party(
-                party="coordinator",
-                trusted_with="every holder's weights and sums, which can reveal what they were made of",
-                otherwise="properties of a holder's counts can be inferred",
-            ),
-            Party(
-                party="reader of the run", trusted_with="plain counts of the largest pairs", otherwise="they are out"
-            ),
-        )
-    return (
-        Party(
-            party="each holder",
-            trusted_with="its own raw records, its key, and bounding what one person contributes",
-            otherwise="its own people's promise is void; other holders' people keep theirs",
-        ),
-        Party(
-            party="coordinator",
-            trusted_with="nothing for this promise: noise is added before anything leaves a holder",
-            otherwise="it may stop the run, or show holders different sums; it learns no more than the promise allows",
-        ),
-        Party(
-            party="other holders, readers of the run",
-            trusted_with="nothing for this promise, also if all of them work together",
-            otherwise="they learn no more than the promise allows about a person of this holder",
-        ),
-        Party(
-            party="machine of the holder",
-            trusted_with="operating system randomness (os.urandom), its disk's fsync, and its clock not going back",
-            otherwise="noise could be guessed, or spending forgotten; heads of ledgers seen by others show a rollback",
-        ),
-    )
-
-
-def _not_promised(plan: Plan, mechanism: Mechanism | None) -> Iterator[str]:
-    if mechanism is None:
-        yield "No noise was added, no contribution was bounded, no epsilon can be stated."
-        yield "The coordinator sees each holder's updates and sums in the clear."
-        return
-    if isinstance(mechanism, CountReleasePlan):
-        yield (
-            f"That no person counts in more than {mechanism.contributions} cells, or twice in one, is assumed of the "
-            "counts, which cannot show it; it holds if they were bounded when they were made of records."
-        )
-        yield "Which regions and which steps there are is public; a holder that is in the run holds records at all."
-    else:
-        yield "A person is in many windows: see the epsilon for a person beside that of a window."
-        yield "Per-pair parameters stay with their holder, but forecasts made with them are shown."
-        yield "Baselines, intervals and values drawn beside forecasts are made of raw counts."
-    if plan.privacy is not None and plan.privacy.score_against == "truth":
-        yield "Errors were measured on raw counts, outside the promise; do that on synthetic or public data only."
-    yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
-    yield "What can be learnt from the time, size and number of messages."
-    yield "Facts about groups: differential privacy hides who took part, not what the crowd does."
-
-
-def _questions(plan: Plan, mechanism: Mechanism | None) -> dict[str, str]:
-    """The questions of the pyramid of NIST SP 800-226, from its top down."""
-    none = "There is no differential privacy in this run."
-    if mechanism is None or plan.privacy is None:
-        return dict.fromkeys(_PYRAMID, none)
-    counts = isinstance(mechanism, CountReleasePlan)
-    truth = plan.privacy.score_against == "truth"
-    return dict(
-        zip(
-            _PYRAMID,
-            (
-                f"epsilon {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g} for each holder.",
-                mechanism.unit + ("" if counts else "; not a person"),
-                f"{'Counts of the period' if counts else 'All steps of the training'} are charged as one campaign, "
-                "reserved whole in the holder's ledger before the first release.",
-                f"{COUNT_MECHANISM if counts else STEP_MECHANISM}; checked before the run started (see audits).",
-                "Noise is integer and drawn from a keyed stream of os.urandom; timing of messages is not hidden.",
-                "Small cells drown in noise: skill on cells below three noise standard deviations means nothing. "
-                "Rare flows lose most; check a use that depends on them.",
-                "Local: each holder adds all of its noise itself and trusts no other party for the promise.",
-                "Raw records stay in the holder's files, which this toolkit does not encrypt.",
-                "Errors on raw counts are in this folder."
-                if truth
-                else "Nothing in this folder is made of raw counts "
-                "but through the release, except the holders' own folders of a simulation.",
-                "Out of scope: whether the records should have been collected.",
-            ),
-            strict=True,
-        )
-    )
-
-
-_PYRAMID = (
-    "How large is epsilon?",
-    "What is the unit of privacy?",
-    "What is covered by the budget?",
-    "Is the algorithm correct, and how was that checked?",
-    "Which side channels remain?",
-    "What do utility and bias look like?",
-    "Whom must one trust?",
-    "How are raw data secured?",
-    "What is exposed besides the release?",
-    "Was the collection proper?",
-)
+    A share of all queries is a count over the step's total, so its noise is that of a count over the total: the median
+    one, of the released counts over the test span. Other indices scale each pair or row by its own.
+    """
+    if not isinstance(run.mechanism, CountReleasePlan):
+        return None
+    data, stddev = data_section(run.plan), run.mechanism.cells_stddev
+    if data.index == "raw":
+        return stddev
+    if data.index != "total_share":
+        return None
+    test = split_of(run.series.times, data).test.steps
+    totals = np.maximum(1.0, run.series.counts[test].sum(axis=(1, 2)))
+    return float(stddev * QUERIES_PER_MILLION / np.median(totals))

@@ -67,7 +67,7 @@ class Evaluation:
             known = _index(truth, plan)
             true = replace(problem, m=known, y=to_model_space(known, data.space))
         made = cls(plan, series, problem, true, _scoring(plan, true), calendar)
-        calibration_groups(made.scoring, windows=len(made.validation_origins))  # refuses too few errors
+        calibration_groups(made.seen_scoring, windows=len(made.validation_origins))  # refuses too few errors
         return made
 
     @property
@@ -84,6 +84,11 @@ class Evaluation:
     def test_truth(self) -> np.ndarray:
         """Test targets in model space, (W, H, N, N)."""
         return self.truth.targets(self.test_origins)
+
+    @cached_property
+    def seen_scoring(self) -> Scoring:
+        """Scoring by what models saw: widths of intervals are shown, so truth that models did not see has no part."""
+        return self.scoring if self.truth is self.problem else _scoring(self.plan, self.problem)
 
     @property
     def target_times(self) -> np.ndarray:
@@ -107,9 +112,9 @@ class Evaluation:
     def intervals(self, validation_forecast: np.ndarray) -> ConformalIntervals:
         """Conformal intervals from validation forecasts (W, H, N, N) of a model that was not fitted on them."""
         truth = self.problem.targets(self.validation_origins)
-        groups = calibration_groups(self.scoring, windows=len(truth))
+        groups = calibration_groups(self.seen_scoring, windows=len(truth))
         return conformal_intervals(
-            truth, validation_forecast, scored=self.scoring.scored, level=COVERAGE, groups=groups
+            truth, validation_forecast, scored=self.seen_scoring.scored, level=COVERAGE, groups=groups
         )
 
     def baseline(self, name: str) -> Score:

@@ -25,6 +25,7 @@ from protocol.errors import PlanError, RunFolderError, RunInterruptedError, Trai
 from protocol.plan import Plan, parse_config
 from protocol.tasks import task_named
 from server.journal import Journal
+from simulations.card_releases import Run
 from simulations.cards import run_card
 from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
@@ -195,7 +196,8 @@ class Work:
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
         facts = run_facts(self.evaluation, scores, seconds=time.monotonic() - started, command=command)
         numbers = sum(value.size for value in main.weights.values())
-        card = run_card(self.plan, self.protection, self.checks, self.series, model_numbers=numbers)
+        told = Run(self.plan, self.protection.mechanism, self.series, tables, facts, model_numbers=numbers)
+        card = run_card(told, self.protection.custodies, self.checks)
         write_run(self.folder, tables, facts, card)
 
     def _baselines(self) -> Iterator[Score]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from privacy.card import PrivacyCard
 from simulations.results import (
     Comparison,
     GraphHomophily,
@@ -154,13 +155,14 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> RunMaker:
         holders: Sequence[str] = ("north", "south"),
         replaced: Mapping[str, pd.DataFrame] | None = None,
         folder: Path | None = None,
+        card: PrivacyCard | None = None,
         **facts: object,
     ) -> Path:
         folder = folder or tmp_path_factory.mktemp("run")
         (folder / "plan.lock.toml").write_text('[run]\nname = "fabricated"\ntask = "dhgsil"\n', encoding="utf-8")
         (folder / "model.safetensors").write_bytes(b"no weights in a made-up run")
         tables = RunTables(**(vars(fabricated_tables(names, holders)) | dict(replaced or {})))
-        write_run(folder, tables, fabricated_facts(tables, holders).model_copy(update=facts), plain_card())
+        write_run(folder, tables, fabricated_facts(tables, holders).model_copy(update=facts), card or plain_card())
         return folder
 
     return make
