@@ -59,6 +59,7 @@ BatchOf = Callable[[np.ndarray], Batch]
 UNITS = 2**20
 """Integer units of the clip norm."""
 _TINY = 2.0**-20
+_LEAST_CLIP_NORM = 1e-30
 _BLOCK = 2**18
 """Numbers that are clipped at a time: two megabytes of float64 stay in the cache."""
 
@@ -106,9 +107,17 @@ class DPSGD:
         plan: Clip norm, noise multiplier, sampling rate, expected batch: public, and fixed in advance.
         stream: Where coins and noise come from.
         mode: How per-example gradients are computed; speed only.
+
+    Raises:
+        PrivacyParameterError: a clip norm too small for floats.
     """
 
     def __init__(self, plan: DPSGDPlan, stream: SecureStream, *, mode: Mode = "vmap") -> None:
+        if plan.clip_norm < _LEAST_CLIP_NORM:
+            raise PrivacyParameterError(
+                f"clip_norm must be >= {_LEAST_CLIP_NORM}, got {plan.clip_norm}: squares of smaller gradients are 0 as "
+                "floats; scale the loss"
+            )
         self.plan, self._stream = plan, stream
         self.mode: Mode = mode
 

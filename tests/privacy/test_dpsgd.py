@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import stats
 from torch import Tensor, nn
 
@@ -273,6 +276,12 @@ def test_physical_batches_hold_something() -> None:
         mean_of(perceptron(), mechanism(), [0], physical_batch=0)
 
 
+def test_clip_norms_without_squares_are_refused() -> None:
+    """A norm below the square root of the smallest float would let rows through unclipped."""
+    with pytest.raises(PrivacyParameterError, match="clip_norm must be >= 1e-30, got 1e-200"):
+        mechanism(clip_norm=1e-200)
+
+
 @pytest.mark.parametrize("mode", ["hooks", "ew", "loop"])
 def test_modes_give_the_same_sum(mode: Mode) -> None:
     problem, everyone = perceptron(), np.arange(7)
@@ -289,3 +298,21 @@ def test_rounding_costs_next_to_nothing() -> None:
 
 def test_mechanism_does_not_show_its_stream() -> None:
     assert "key" not in repr(mechanism())
+
+
+@given(
+    rows=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 4), st.integers(1, 30)),
+        elements=st.floats(width=32, allow_nan=True, allow_infinity=True) | st.sampled_from([1e-300, 1e300, 5e-324]),
+    ),
+    clip_norm=st.floats(1e-6, 1e6),
+)
+def test_no_row_is_longer_than_the_sensitivity(rows: np.ndarray, clip_norm: float) -> None:
+    """Whatever a gradient holds, its integers have norm at most UNITS + sqrt(d) / 2, and are integers."""
+    units = mechanism(clip_norm=clip_norm)._to_units(torch.from_numpy(rows.copy())).numpy()
+    assert np.array_equal(units, np.rint(units))
+    assert np.all(np.linalg.norm(units, axis=1) <= (UNITS + math.sqrt(rows.shape[1]) / 2) * (1 + 1e-12))
+    with np.errstate(over="ignore"):
+        short = np.linalg.norm(np.where(np.isfinite(rows), rows, np.inf), axis=1) <= clip_norm
+    np.testing.assert_allclose(units[short], rows[short] * (UNITS / clip_norm), rtol=1e-12, atol=0.5 + 1e-9)
