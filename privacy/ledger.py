@@ -10,7 +10,8 @@ head (`Witness`). Nothing leaves before it is written down here and has reached 
 * A reservation is never refunded, and a campaign never changed: a crash can waste budget, not overspend it.
 * A round is produced and released once. Asked again, it gives the stored bytes; asked differently, it is refused.
 * Lines are hash-chained and signed, and the head beside the file counts them, so that edits, removals and repetitions
-  show. Putting file *and* head back to an earlier state shows only to a witness: `check_witness`.
+  show. Putting file *and* head back to an earlier state, or starting anew in an empty folder, shows only to a witness:
+  `check_witness`.
 
 What is proven about the budget is in `privacy.filters.RenyiFilter` and `privacy.ledger_book.Book`, the order of writes
 in `privacy.ledger_file`, and how a ledger is read without its key in `privacy.ledger_check`.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -186,7 +187,7 @@ def create_folder(path: Path, line: bytes, head: bytes) -> None:
     Raises:
         LedgerError: something is there already, or it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")  # a crash may leave one behind: harmless
     with _failures("create", path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from protocol.errors import LedgerError
 
 NO_LINE = "0" * 64
+_END_OF_TIME = 2**63  # nanoseconds: the year 2262
 _LINE_PREFIX = b"migrafed ledger line 1\n"
 _HEAD_PREFIX = b"migrafed ledger head 1\n"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -74,6 +75,8 @@ def decode_line(data: bytes, *, seq: int, previous: str, public_key: Ed25519Publ
         _refuse(where, "does not follow the line before it (lines were removed, moved or repeated)")
     if type(values["time"]) is not int or type(values["kind"]) is not str or type(values["body"]) is not dict:
         _refuse(where, "has a time, kind or body of another type")
+    if not 0 <= values["time"] < _END_OF_TIME:
+        _refuse(where, "has a time that no clock shows")
     return LedgerLine(**values, digest=digest(data))
 
 

@@ -83,9 +83,14 @@ class Disk:
         os._exit(status)
 
     def note_content(self, file: int) -> None:
-        path = Path(f"/proc/self/fd/{file}").readlink()
-        before = path.read_bytes()
-        self.undo.append(("content", str(path), lambda: path.exists() and path.write_bytes(before)))
+        """Remember what the file holds; by the open file, since it may be renamed."""
+        before, kept = Path(f"/proc/self/fd/{file}").read_bytes(), os.dup(file)
+
+        def restore() -> None:
+            self.real["ftruncate"](kept, 0)
+            os.pwrite(kept, before, 0)
+
+        self.undo.append(("content", str(os.fstat(file).st_ino), restore))
 
     def note_names(self, name: str, path: Any, target: Any = None) -> None:
         place, folder = Path(path), str(Path(path).parent)
@@ -101,11 +106,14 @@ class Disk:
             self.undo.append(("names", folder, lambda: put_back(Path(target), place, old)))
 
     def synchronised(self, file: int) -> None:
-        path = str(Path(f"/proc/self/fd/{file}").readlink())
         if not self.fsync_works:
             return
-        kind = "names" if stat.S_ISDIR(os.fstat(file).st_mode) else "content"
-        self.undo = [entry for entry in self.undo if entry[:2] != (kind, path)]
+        about = os.fstat(file)
+        if stat.S_ISDIR(about.st_mode):
+            synced = ("names", str(Path(f"/proc/self/fd/{file}").readlink()))
+        else:
+            synced = ("content", str(about.st_ino))
+        self.undo = [entry for entry in self.undo if entry[:2] != synced]
 
 
 def put_back(target: Path, source: Path, old: bytes | None) -> None:
@@ -174,7 +182,7 @@ def states(
 
 def fingerprint(folder: Path, returned: bytes | None) -> str:
     """What a state consists of."""
-    names = re.compile(r"[0-9]+(?=\.new)")  # drafts of a new ledger are named after their process
+    names = re.compile(r"(?<=\.ledger\.)[0-9a-f]+(?=\.new)")  # drafts of a new ledger have random names
     files = [
         (names.sub("", str(path.relative_to(folder))), path.read_bytes())
         for path in sorted(folder.rglob("*"))

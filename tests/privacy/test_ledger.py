@@ -686,6 +686,8 @@ def test_an_empty_file_is_no_ledger(folder: Path) -> None:
     "change",
     [
         lambda values: values | {"time": 1.5},
+        lambda values: values | {"time": -1},
+        lambda values: values | {"time": 2**63},
         lambda values: values | {"kind": None},
         lambda values: values | {"body": []},
         lambda values: values | {"seq": 2},
