@@ -35,7 +35,7 @@ def sampled_step_delta(epsilon: float, noise_multiplier: float, rate: float) -> 
     z, q = noise_multiplier, rate
 
     def beyond(ratio: float) -> float:  # x at which Q / P reaches `ratio`
-        return -math.inf if ratio <= 1 - q else 0.5 + z**2 * math.log((ratio - 1 + q) / q)
+        return -math.inf if ratio <= 1 - q else 0.5 + z**2 * math.log((ratio - (1 - q)) / q)
 
     upper, lower = beyond(math.exp(epsilon)), beyond(math.exp(-epsilon))
     added = _mixture_above(upper, z, q) - math.exp(epsilon) * float(stats.norm.sf(upper / z))
