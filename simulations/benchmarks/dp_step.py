@@ -6,6 +6,9 @@ A plain step is forward, mean loss, backward and Adam; a private one per-example
 noise for every parameter and Adam. Batches are ready in memory for both. One thread, cases in turns. Exactness is the
 largest difference of a per-example gradient from one backward pass per example.
 
+The goals are for models that use a weight many times per example (regions, steps). A perceptron uses each once: its
+plain step never writes a number per weight and example, a private one writes B d of them and reads them five times.
+
     python -m simulations.benchmarks.dp_step --repeats 9
 """
 
