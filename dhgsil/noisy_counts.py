@@ -44,6 +44,7 @@ DISPERSION_QUANTILES = (1.0, 0.9, 0.8, 0.65, 0.5, 0.3, 0.0)
 LARGEST_DISPERSION_ERROR = 0.15
 USUAL_DISPERSION = 0.3
 """Dispersion where not even the largest pairs tell it."""
+_LOG_NODES = np.linspace(-23.5, 3.7, 92)  # up to means of 10^7; fixed, so that no estimate depends on another
 PLAIN = 30.0
 """An estimate of so many standard deviations needs no correction on the log scale."""
 
@@ -111,7 +112,7 @@ def estimate_counts(
     trust = np.where(away, tau2 / (tau2 + s * s), 1.0)
     mean, variance = prior + trust * (cells - prior), trust * s * s
     if "inflow" in released:
-        mean = _with_margins(mean, variance * away, released, stddev, away)
+        mean = move_to_margins(mean, variance * away, released, stddev, away)
     mean = np.maximum(mean, 0.0)
     return _for_log_scale(mean, variance) if space == "log1p" else mean
 
@@ -141,13 +142,37 @@ def mean_log1p(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     counting = variance > mean * (1 + 1e-6)
     theta = np.maximum(variance / mean - counting, 1e-9)
     power = mean / theta
-    low = np.log(1e-4 / max(1.0, float(mean.max(initial=1.0))))
-    nodes, width = np.linspace(low, 3.7, 81, retstep=True)
     total = np.zeros(mean.shape)
-    for s in np.exp(nodes):
+    for s in np.exp(_LOG_NODES):
         argument = np.where(counting, -np.expm1(-s), s)
         total -= np.expm1(-power * np.log1p(theta * argument)) * np.exp(-s)
-    return total * width
+    return total * (_LOG_NODES[1] - _LOG_NODES[0])
+
+
+def move_to_margins(
+    mean: np.ndarray, variance: np.ndarray, released: Mapping[str, np.ndarray], stddev: Mapping[str, float],
+    away: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Estimates moved to agree with the noisy margins, as far as both can be trusted.
+
+    The minimum of ``sum (x - mean)^2 / variance + sum (margin - sums of x)^2 / stddev^2``; cells with variance 0 stay.
+
+    Shapes: mean, variance (T, R, N), away (R, N) -> (T, R, N)
+    """
+    rows, regions = away.shape
+    noise = np.concatenate([np.full(rows, stddev["outflow"]), np.full(regions, stddev["inflow"])]) ** 2
+    system = np.empty((rows + regions, rows + regions))
+    moved = np.empty_like(mean)
+    for t, v in enumerate(variance):
+        between = mean[t] * away
+        missing = np.concatenate(
+            [released["outflow"][t] - between.sum(axis=1), released["inflow"][t] - between.sum(axis=0)]
+        )
+        system[:rows, :rows], system[rows:, rows:] = np.diag(v.sum(axis=1)), np.diag(v.sum(axis=0))
+        system[:rows, rows:], system[rows:, :rows] = v, v.T
+        multipliers = np.linalg.solve(system + np.diag(noise), missing)
+        moved[t] = mean[t] + v * (multipliers[:rows, None] + multipliers[None, rows:])
+    return moved
 
 
 def _expected(
@@ -181,27 +206,6 @@ def _dispersion(cells: np.ndarray, prior: np.ndarray, level: np.ndarray, away: n
             last = max(0.0, float((weight * excess).sum()) / information)
         kappa[members] = last
     return kappa
-
-
-def _with_margins(
-    mean: np.ndarray, variance: np.ndarray, released: Mapping[str, np.ndarray], stddev: Mapping[str, float],
-    away: np.ndarray,
-) -> np.ndarray:  # fmt: skip
-    """Estimates moved to agree with the noisy margins, as far as both can be trusted. Shapes: (T, R, N) -> (T, R, N)"""
-    rows, regions = away.shape
-    noise = np.concatenate([np.full(rows, stddev["outflow"]), np.full(regions, stddev["inflow"])]) ** 2
-    system = np.empty((rows + regions, rows + regions))
-    moved = np.empty_like(mean)
-    for t, v in enumerate(variance):
-        between = mean[t] * away
-        missing = np.concatenate(
-            [released["outflow"][t] - between.sum(axis=1), released["inflow"][t] - between.sum(axis=0)]
-        )
-        system[:rows, :rows], system[rows:, rows:] = np.diag(v.sum(axis=1)), np.diag(v.sum(axis=0))
-        system[:rows, rows:], system[rows:, :rows] = v, v.T
-        multipliers = np.linalg.solve(system + np.diag(noise), missing)
-        moved[t] = mean[t] + v * (multipliers[:rows, None] + multipliers[None, rows:])
-    return moved
 
 
 def _for_log_scale(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
