@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,7 @@ LOSSES: tuple[frozenset[Kind], ...] = (
     frozenset({"names"}),
     frozenset({"content", "names"}),
 )
-CALLS = ("write", "fsync", "ftruncate", "replace", "rename", "unlink", "mkdir", "rmdir")
+CALLS = ("open", "write", "fsync", "ftruncate", "replace", "rename", "unlink", "mkdir", "rmdir")
 COST = gaussian_cost("1/1000", "1/10")
 CUT = 9
 NEVER = 10**6
@@ -59,6 +60,10 @@ class Disk:
             setattr(os, name, lambda *given, _name=name, **named: self.call(_name, *given, **named))
 
     def call(self, name: str, *given: Any, **named: Any) -> Any:
+        if name == "open":  # no boundary: a cut before the write that follows leaves the same
+            if given[1] & os.O_CREAT and not Path(given[0]).exists():
+                self.note_new_file(Path(given[0]))
+            return self.real[name](*given, **named)
         if self.calls == self.end_at:
             if self.half and name == "write":
                 self.note_content(given[0])
@@ -92,8 +97,18 @@ class Disk:
 
         self.undo.append(("content", str(os.fstat(file).st_ino), restore))
 
+    def note_new_file(self, place: Path) -> None:
+        """By the open folder, since that may be renamed."""
+        folder = self.real["open"](place.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+        def remove() -> None:
+            with suppress(FileNotFoundError):
+                os.unlink(place.name, dir_fd=folder)
+
+        self.undo.append(("names", str(os.fstat(folder).st_ino), remove))
+
     def note_names(self, name: str, path: Any, target: Any = None) -> None:
-        place, folder = Path(path), str(Path(path).parent)
+        place, folder = Path(path), str(Path(path).parent.stat().st_ino)
         if name == "mkdir" and not place.exists():
             self.undo.append(("names", folder, lambda: shutil.rmtree(place, ignore_errors=True)))
         elif name == "unlink" and place.exists():
@@ -109,10 +124,7 @@ class Disk:
         if not self.fsync_works:
             return
         about = os.fstat(file)
-        if stat.S_ISDIR(about.st_mode):
-            synced = ("names", str(Path(f"/proc/self/fd/{file}").readlink()))
-        else:
-            synced = ("content", str(about.st_ino))
+        synced = ("names" if stat.S_ISDIR(about.st_mode) else "content", str(about.st_ino))
         self.undo = [entry for entry in self.undo if entry[:2] != synced]
 
 

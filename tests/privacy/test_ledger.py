@@ -480,6 +480,21 @@ def test_a_full_disk_releases_nothing(
     assert verify_ledger(folder).torn == 0
 
 
+def test_a_line_that_may_not_be_on_the_disk_is_taken_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed fsync leaves nobody knowing; the spend is refused, and the file is as it was."""
+    again, before = reopened(folder), (folder / "ledger.jsonl").read_bytes()
+
+    def failing(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(LedgerError, match="cannot write the line"):
+            again.reserve("summer", SMALL, request="plan", rounds=1)
+    assert (folder / "ledger.jsonl").read_bytes() == before
+    assert again.spent == reopened(folder).spent == Fraction(1, 10)
+
+
 def test_a_line_that_cannot_be_taken_back_is_repaired_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = reopened(folder)
     real = os.write

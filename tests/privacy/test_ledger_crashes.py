@@ -35,7 +35,6 @@ def check_storm(figures: dict[str, float], *, kills: int) -> None:
     )
     assert not figures.get("served_twice")
     assert figures["releases"] > 0
-    assert figures["returned"] > figures["releases"], "no round was ever asked for twice"
 
 
 @pytest.mark.slow
@@ -48,6 +47,7 @@ def test_three_writers_and_a_thousand_kills(tmp_path: Path) -> None:
     """At random moments: no overspend, no release beyond the ledger, every chain verifies, and budgets are used up."""
     figures = told("tests.ledger_storm", str(tmp_path), "1000", "20262", seconds=600)
     check_storm(figures, kills=1000)
+    assert figures["returned"] > figures["releases"], "no round was ever asked for twice"
     assert figures["full"] >= 0.5 * figures["trials"], "budgets were not used up, so the cap was not tried"
 
 
