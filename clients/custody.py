@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clients.policy import HolderPolicy
 from privacy.accounting import cost_of
+from privacy.campaign import campaign_events
 from privacy.ledger import Ledger, Witness
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.randomness import SecureStream
@@ -118,7 +119,7 @@ class Custody:
             BudgetExceededError: what is left does not pay for it.
         """
         self.policy.check(mechanism)
-        cost = cost_of(mechanism.events(), delta=self.policy.delta)
+        cost = cost_of(campaign_events(mechanism), delta=self.policy.delta)
         self.ledger.check_budget(campaign, cost)
 
     def release_counts(
@@ -142,7 +143,7 @@ class Custody:
     def reserve(self, campaign: str, mechanism: CountReleasePlan | DPSGDPlan, *, request: str, rounds: int) -> None:
         """Reserve a whole campaign before its first release; a campaign that is reserved already costs nothing more."""
         self.policy.check(mechanism)
-        cost = cost_of(mechanism.events(), delta=self.policy.delta)
+        cost = cost_of(campaign_events(mechanism), delta=self.policy.delta)
         self.ledger.reserve(campaign, cost, request=request, rounds=rounds)
 
     def serve(self, campaign: str, number: int, *, request: str, produce: Callable[[], bytes]) -> bytes:

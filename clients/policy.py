@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from privacy.campaign import check_population_delta
 from privacy.ledger import Terms
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError, PolicyRefusedError
@@ -56,12 +57,8 @@ class HolderPolicy(FrozenConfig):
 
     @model_validator(mode="after")
     def _delta_fits_the_population(self) -> HolderPolicy:
-        size = self.population_size
-        if size is not None and _exact(self.delta) * size >= 1:
-            raise ValueError(
-                f"delta is {self.delta:g}, but must be below 1 / population_size = {1 / size:.3g}: a release of "
-                "one whole record in that many would be allowed"
-            )
+        if self.population_size is not None:
+            check_population_delta(self.delta, population=self.population_size)
         return self
 
     def terms(self) -> Terms:

@@ -10,6 +10,7 @@ thrown away and those that failed after something was released::
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Protocol
 
 from privacy.events import PrivacyEvent, check_delta
@@ -53,8 +54,8 @@ def check_population_delta(delta: float, *, population: int) -> None:
     check_delta(delta)
     if isinstance(population, bool) or not isinstance(population, int) or population < 1:
         raise PrivacyParameterError(f"population must be a whole number of 1 or more, got {population!r}")
-    if not delta * population < 1:
+    if Fraction(str(delta)) * population >= 1:  # the decimal as it was written, not its nearest binary fraction
         raise PrivacyParameterError(
-            f"delta must be below 1 / population, got {delta:g} for {population:,} people (1 / population = "
-            f"{1 / population:.3g}); choose a smaller delta, a tenth of that say"
+            f"delta is {delta:g}, but must be below 1 / population_size = {1 / population:.3g}: a release of one whole "
+            "record in that many would be allowed; choose a tenth of that, say"
         )

@@ -18,12 +18,12 @@ from torch import nn
 from clients.private_training import take_private_steps
 from clients.state import LocalState
 from dhgsil.series import ODSeries
-from dhgsil.task import TASK
+from dhgsil.task import TASK, data_section
 from privacy.dpsgd import DPSGD
 from privacy.per_example import Batch, LossFunction
 from privacy.release import NoisyCounts
-from protocol.plan import Plan, parse_plan
-from simulations.runner import held_rows, load_series
+from protocol.plan import Plan, parse_config, parse_plan
+from simulations.worlds.od_counts import WorldConfig, make_world
 
 _REGIONS = ("C001", "C002", "C003", "C004", "C005", "C006")
 _SMALL: dict[str, dict[str, Any]] = {
@@ -113,4 +113,5 @@ def _plan(*, private: bool) -> Plan:
 
 
 def _series(plan: Plan) -> ODSeries:
-    return held_rows(load_series(plan, TASK, None), plan)
+    world = parse_config(WorldConfig, data_section(plan).world or {}, where="[data.world]")
+    return TASK.cut(make_world(world, plan.run.seed).series, plan)

@@ -1,4 +1,4 @@
-"""Planted defects: every one is caught, by a check that uses the broken piece, and none that was promised is missing."""
+"""Planted defects: every one is caught, by a check that uses the broken piece, and none is left out."""
 
 from __future__ import annotations
 
