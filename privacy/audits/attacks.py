@@ -6,6 +6,7 @@ import numpy as np
 
 from privacy.audits.inversion import audit_inversion
 from privacy.audits.membership import Attack, audit_membership, control_membership
+from privacy.audits.one_thread import one_thread
 from privacy.audits.results import AuditResult
 from privacy.dpsgd import DPSGD
 from privacy.plan import DPSGDPlan
@@ -14,6 +15,7 @@ from privacy.randomness import SecureStream
 DELTA = 1e-5
 
 
+@one_thread()
 def attack_audits(*, quick: bool) -> list[AuditResult]:
     """Membership inference on final models and gradient inversion on updates, without and with the mechanism.
 

@@ -7,7 +7,6 @@ the clip norm: about N(1, noise^2) if the canary was drawn in that step and N(0,
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -16,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from privacy.dpsgd import per_example_gradients
 from privacy.per_example import Batch, LossFunction
+from privacy.plan import DPSGDPlan
 
 REAL = -1
 """Canary number of an example that is no canary."""
@@ -139,31 +140,23 @@ class PerceptronCanaries(_Columns):
 
 
 class CoordinateCanaries:
-    """Any task's own model, loss and examples, with crafted canaries: canary j's loss is reach x coordinate j.
+    """Any task's own model, loss and examples, with crafted canaries: canary j's loss is reach x parameter j.
 
-    Its gradient is `reach` times a unit vector, made by the same `vmap(grad)` and clipped and summed by the same code
-    as the gradients of the task's real examples. What those have in that coordinate is part of what is projected and
-    only makes guessing harder.
+    Its gradient is `reach` times a unit vector, made by the same per-example pass and clipped and summed by the same
+    code as the gradients of the task's real examples. The white-box auditor knows those examples and takes their
+    expected clipped sum off; what sampling leaves of them only makes guessing harder.
 
     Args:
-        parameter: Name of the tensor whose first `num_canaries` entries canaries own.
-        real: Tensors of real examples by position.
+        real: Tensors of all real examples.
+        plan: Clip norm, sampling rate and expected batch.
     """
 
     def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        loss: LossFunction,
-        real: Batch,
-        *,
-        parameter: str,
-        num_canaries: int,
-        clip_norm: float,
+        self, name: str, model: nn.Module, loss: LossFunction, real: Batch, *, num_canaries: int, plan: DPSGDPlan
     ) -> None:
-        self.name, self.num_canaries, self.parameter = name, num_canaries, parameter
+        self.name, self.num_canaries, self._plan = name, num_canaries, plan
         self.num_real = len(next(iter(real.values())))
-        self.reach = 100.0 * clip_norm
+        self.reach = 100.0 * plan.clip_norm
         self._model, self._loss, self._real = model, loss, real
         self._start = {key: value.detach().clone() for key, value in model.state_dict().items()}
 
@@ -173,12 +166,11 @@ class CoordinateCanaries:
         return self._model
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        """The task's loss of real examples, reach x coordinate of canaries."""
+        """The task's loss of real examples, reach x parameter of canaries."""
         canary = batch["canary"]
         task = {key: value for key, value in batch.items() if key != "canary"}
-        owned = operator.attrgetter(self.parameter)(model).reshape(-1)
-        crafted = self.reach * owned[canary.clamp_min(0)]
-        return torch.where(canary == REAL, self._loss(model, task), crafted)
+        owned = self._flat(dict(model.named_parameters()))
+        return torch.where(canary == REAL, self._loss(model, task), self.reach * owned[canary.clamp_min(0)])
 
     def batch(self, positions: np.ndarray) -> Batch:
         """Real tensors; canaries carry those of the first real example, which their loss does not use."""
@@ -188,14 +180,25 @@ class CoordinateCanaries:
         number = torch.where(real, REAL, chosen - self.num_real)
         return {"canary": number, **{key: value[source] for key, value in self._real.items()}}
 
-    def directions(self, model: nn.Module) -> Any:
-        """The same at every step."""
-        return None
+    def directions(self, model: nn.Module) -> Tensor:
+        """What real examples are expected to add to a released step, at the model before it. Shapes: -> (canaries,)"""
+        total = torch.zeros(self.num_canaries, dtype=torch.float64)
+        for start in range(0, self.num_real, 64):
+            part = {key: value[start : start + 64] for key, value in self._real.items()}
+            gradients = per_example_gradients(self._loss, model, part)
+            rows = torch.cat([value.flatten(1) for value in gradients.values()], dim=1).double()
+            factors = self._plan.clip_norm / rows.norm(dim=1).clamp_min(self._plan.clip_norm)
+            total += (rows[:, : self.num_canaries] * factors[:, None]).sum(dim=0)
+        return total * self._plan.sampling_rate / self._plan.expected_batch
 
-    def project(self, released: Mapping[str, Tensor], directions: Any) -> np.ndarray:
-        """The coordinates themselves."""
-        return released[self.parameter].reshape(-1)[: self.num_canaries].double().numpy()
+    def project(self, released: Mapping[str, Tensor], directions: Tensor) -> np.ndarray:
+        """The parameters themselves, less what is expected of real examples."""
+        return (self._flat(released).double() - directions).numpy()
 
     def learning_rate(self, *, clip_norm: float, noise_multiplier: float, steps: int, expected_batch: float) -> float:
         """Canary losses are linear, so any rate does; small enough to keep the task's own losses finite."""
         return 1e-3 * expected_batch / (clip_norm * noise_multiplier * steps**0.5)
+
+    def _flat(self, leaves: Mapping[str, Tensor]) -> Tensor:
+        """The first parameters in the model's order, one per canary."""
+        return torch.cat([leaf.reshape(-1) for leaf in leaves.values()])[: self.num_canaries]
