@@ -88,8 +88,8 @@ def test_estimates_are_finite_and_not_negative(
     """Whatever was released: empty cells, one row, two regions, less than a season, noise above every count."""
     counts = np.random.default_rng(seed).integers(0, largest + 1, (num_steps, num_regions, num_regions))
     series = make_series(counts).held_by([f"R{i}" for i in range(min(num_rows, num_regions))])
-    names: tuple[str, ...] = ("cells", "inflow", "outflow") if margins else ("cells",)
-    noise = dict.fromkeys(names, stddev)
+    names = ("cells", "inflow", "outflow") if margins else ("cells",)
+    noise: dict[str, float] = dict.fromkeys(names, stddev)
     released = noised(count_queries(series), noise, seed)
     found = estimates(series, released, noise, train_steps=slice(0, num_steps // 2), space=space)
     assert found.shape == released["cells"].shape
