@@ -92,8 +92,10 @@ def largest_change(problem: Problem, made: DPSGD) -> tuple[float, float]:
     return max(changes), sensitivity_units(len(whole))
 
 
-@pytest.mark.parametrize("clip_norm", [1e-4, 0.5])
-@pytest.mark.parametrize("name", sorted(PROBLEMS | TASK_PROBLEMS))
+@pytest.mark.parametrize(
+    ("name", "clip_norm"),
+    [(name, 1e-4) for name in sorted(PROBLEMS | TASK_PROBLEMS)] + [(name, 0.5) for name in sorted(PROBLEMS)],
+)
 def test_one_example_moves_the_sum_by_at_most_the_sensitivity(name: str, clip_norm: float) -> None:
     """Add or remove one example, on the real loss; with the small clip norm the bound is nearly reached."""
     problem = (PROBLEMS | TASK_PROBLEMS)[name]()

@@ -7,7 +7,9 @@ import pytest
 from simulations.benchmarks.dp_step import CASES, measure, private_step
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "DHG-SIL")) for name in sorted(CASES)]
+)
 def test_every_mode_is_measured_and_exact(name: str) -> None:
     case = CASES[name](3)
     costs = measure(case, repeats=1)
