@@ -330,6 +330,28 @@ def test_one_line_more_than_the_head_is_kept(folder: Path) -> None:
     assert len(again.lines()) == 4
 
 
+def test_a_line_found_is_on_the_disk_before_the_head_counts_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it ended before its fsync, perhaps; a power cut must not take it once the head counts it."""
+    head = (folder / "ledger.head").read_bytes()
+    reopened(folder).reserve("summer", SMALL, request="plan", rounds=1)
+    (folder / "ledger.head").write_bytes(head)
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(file: int) -> None:
+        steps.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)  # noqa: PTH115 -- a number, not a path
+        sync(file)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        steps.append(f"replace {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    reopened(folder)
+    assert steps == ["ledger.jsonl", ".ledger.head.new", "replace ledger.head", "ledger"]
+
+
 def test_two_lines_more_than_the_head_are_not_from_a_crash(folder: Path) -> None:
     head = (folder / "ledger.head").read_bytes()
     again = reopened(folder)
@@ -531,9 +553,11 @@ def test_two_processes_see_each_others_lines(folder: Path) -> None:
     assert one.lines() == two.lines()
 
 
-def test_a_writer_that_waits_too_long_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("held", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+def test_a_writer_that_waits_too_long_is_refused(folder: Path, held: int) -> None:
+    """A writer is alone: it waits for whoever holds the lock in any way."""
     with (folder / "ledger.lock").open("r+b") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, held)
         with pytest.raises(LedgerError, match="another process has been writing"):
             Ledger.open(folder, key=KEY, patience=0.05)
         assert len(verify_ledger(folder).lines) == 3  # readers do not wait
