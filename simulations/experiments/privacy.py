@@ -143,11 +143,29 @@ def errors_of(evaluation: Evaluation, values: np.ndarray) -> Errors:
     return found
 
 
+def slices_of(evaluation: Evaluation, values: np.ndarray) -> Errors:
+    """RMSE in model space of each holder's rows, and of each decile of volume of pairs (10: the largest).
+
+    Shapes: values (W, H, N, N) in model space
+    """
+    squares = np.square(values - evaluation.test_truth).mean(axis=(0, 1))  # (N, N)
+    scored, deciles = evaluation.scoring.scored, evaluation.scoring.deciles
+    found = {}
+    for name, codes in evaluation.plan.federation.holders.items():
+        held = np.zeros_like(scored)
+        held[evaluation.series.regions.positions(codes)] = True
+        found[name] = float(np.sqrt(squares[held & scored].mean()))
+    for decile in range(1, 11) if deciles is not None else ():
+        found[f"decile {decile}"] = float(np.sqrt(squares[scored & (deciles == decile)].mean()))
+    return found
+
+
 def measure(case: Case, evaluation: Evaluation) -> dict[str, object]:
     """Fit and score one case."""
     started = time.monotonic()
-    errors = errors_of(evaluation, forecast(case.model, evaluation))
-    return asdict(case) | {"noise": case.noise, "errors": errors, "seconds": time.monotonic() - started}
+    values = forecast(case.model, evaluation)
+    found = {"errors": errors_of(evaluation, values), "slices": slices_of(evaluation, values)}
+    return asdict(case) | found | {"noise": case.noise, "seconds": time.monotonic() - started}
 
 
 def evaluations(plan: Plan, series: ODSeries) -> Callable[[Case], Evaluation]:
