@@ -21,6 +21,8 @@ from protocol.plan import FrozenConfig
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Origin = Literal["noised release", "post-processing", "public", "raw data"]
 """What a thing is made of: a mechanism's own output, that output only, what was public before, or plain records."""
+ALL = "all"
+"""In place of a holder's name: what all of them send, put together."""
 
 
 class Promise(FrozenConfig):
@@ -78,7 +80,7 @@ class ReleasedObject(FrozenConfig):
     origin: Origin
     place: Literal["leaves a holder", "run folder"]
     holder: str | None = Field(
-        default=None, description="null: each holder sends its own; in the run folder, all holders together"
+        default=None, description="null: each sends its own, of this size; all: of all holders together"
     )
     numbers: int | None = Field(default=None, ge=0, description="how many numbers one is made of; null: not counted")
     size_bytes: int | None = Field(default=None, ge=0, description="of these numbers, without what frames them")
@@ -90,6 +92,7 @@ class ShownValues(FrozenConfig):
     """The values that tables and drawings of the run show as observed."""
 
     origin: Origin
+    scored: Origin = Field(description="what errors are measured against")
     noise_stddev: float | None = Field(
         default=None, gt=0, description="of one value of one pair and step, in the unit shown; null: none or not known"
     )

@@ -13,7 +13,7 @@ from typing import Literal
 from dhgsil.margins import Margins
 from dhgsil.series import ODSeries
 from dhgsil.task import data_section, model_section
-from privacy.card import Origin, ReleasedObject
+from privacy.card import ALL, Origin, ReleasedObject
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.plan import Plan, Share
 from simulations.folder import JOURNAL_FILE
@@ -68,9 +68,10 @@ def released(run: Run) -> Iterator[ReleasedObject]:
         yield from _statistics(run, share)
     yield from _rounds(run)
     yield _leaves(
-        f"rows of all holders, put together{'' if run.plan.compare.pooled else ', for scoring'}",
+        f"rows of all holders{'' if run.plan.compare.pooled else ', for scoring'}",
         run.scored,
         numbers=run.series.num_steps * sum(map(len, run.plan.federation.holders.values())) * run.series.num_regions,
+        holder=ALL,
         goes_to="the simulation itself, for baselines, pooled training and errors; nobody has them in the field",
     )
     yield from _folder(run)

@@ -181,7 +181,7 @@ def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: 
     if mechanism is None or privacy is None:
         absent = "none"
         return RegistryEntry(
-            product=product, data_domain=domain, tier=None, description="a federated run without privacy", flavour=absent,
+            product=product, data_domain=domain, tier=None, description="federated, without privacy", flavour=absent,
             privacy_loss="none can be stated", unit=absent, model="no noise", accounting=absent, implementation=absent,
             unprotected="everything",
         )  # fmt: skip

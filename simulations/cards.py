@@ -60,7 +60,7 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
         registry=registry(plan, mechanism, measure=run.facts.measure, version=version, accountant=accountant),
         holders=holders,
         across_holders=across(plan, mechanism),
-        shown=ShownValues(origin=run.seen, noise_stddev=_shown_noise(run)),
+        shown=ShownValues(origin=run.seen, scored=run.scored, noise_stddev=_shown_noise(run)),
         released=tuple(released(run)),
         audits=tuple(finding(check) for check in checks),
         parties=parties(mechanism),

@@ -35,7 +35,7 @@ def card(**values: Any) -> PrivacyCard:
         "headline": NOTHING,
         "registry": registry,
         "across_holders": "Nothing is promised to anybody.",
-        "shown": ShownValues(origin="raw data"),
+        "shown": ShownValues(origin="raw data", scored="raw data"),
         "released": (
             ReleasedObject(
                 name="model weights", origin="raw data", place="leaves a holder", numbers=1836, size_bytes=7344,
@@ -116,7 +116,7 @@ def private_card(*, holders: tuple[str, ...] = ("north", "south"), **values: Any
         "headline": "Each holder protects each person: epsilon 2, delta 1e-06.",
         "holders": tuple(holder_card(name, count_promise()) for name in holders),
         "across_holders": "Somebody known to j holders is promised the sum.",
-        "shown": ShownValues(origin="post-processing", noise_stddev=6.3137),
+        "shown": ShownValues(origin="post-processing", scored="post-processing", noise_stddev=6.3137),
         "audits": (
             AuditFinding(
                 name="noise of a step", question="Has the noise its stddev?", figure=0.0011, threshold=0.0381,
@@ -133,6 +133,6 @@ def window_card(*, holders: tuple[str, ...] = ("north", "south"), **values: Any)
         "mode": "window-dpsgd",
         "headline": "Each holder protects the presence of each window, which is not a person: epsilon 2.",
         "holders": tuple(holder_card(name, window_promise()) for name in holders),
-        "shown": ShownValues(origin="raw data"),
+        "shown": ShownValues(origin="raw data", scored="raw data"),
     }
     return private_card(**(given | values))

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 
+from migrafed.reports.privacy import Shown
 from migrafed.reports.svg import INK, Picture, Sheet, Table
 from migrafed.reports.wording import count_of, day, number, shortened
 from simulations.results import RunResult
@@ -20,17 +21,17 @@ _LETTERS = 20
 _BEND = 0.18  # height of an arc over its chord
 
 
-def ranking_picture(run: RunResult) -> Picture | None:
+def ranking_picture(run: RunResult, shown: Shown) -> Picture | None:
     """Last and predicted rank of the most attractive regions, joined by a line."""
     ranked = run.attraction.sort_values(["predicted_rank", "region"])
     if ranked.empty:
         return None
-    shown = ranked.head(_RANKED)
-    lowest = int(max(shown["last_rank"].max(), shown["predicted_rank"].max()))
-    with Sheet("fig-ranking", 4.4, 0.8 + 0.2 * max(len(shown), min(lowest, _RANKED + 4))) as sheet:
+    drawn = ranked.head(_RANKED)
+    lowest = int(max(drawn["last_rank"].max(), drawn["predicted_rank"].max()))
+    with Sheet("fig-ranking", 4.4, 0.8 + 0.2 * max(len(drawn), min(lowest, _RANKED + 4))) as sheet:
         (axes,) = sheet.axes()
-        floor = min(lowest, len(shown) + 3)
-        for _, row in shown.iterrows():
+        floor = min(lowest, len(drawn) + 3)
+        for _, row in drawn.iterrows():
             _slope(axes, row, floor)
         axes.set_xlim(-0.62, 1.75)
         axes.set_ylim(floor + 0.8, 0.2)
@@ -40,9 +41,9 @@ def ranking_picture(run: RunResult) -> Picture | None:
         axes.grid(visible=False)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        best = shown.iloc[0]
+        best = drawn.iloc[0]
         svg = sheet.svg(
-            "Regions by attraction", f"Slope chart of {len(shown)} regions. First as predicted: {best['name']}."
+            "Regions by attraction", f"Slope chart of {len(drawn)} regions. First as predicted: {best['name']}."
         )
     columns = ("Region", "Predicted rank", "Last rank", "Change", "Predicted value", "Last value")
     rows = tuple(
@@ -54,10 +55,10 @@ def ranking_picture(run: RunResult) -> Picture | None:
         for _, row in ranked.iterrows()
     )  # fmt: skip
     caption = (
-        f"The {len(shown)} regions of highest predicted attraction (inflow from elsewhere) of {len(ranked)}. "
+        f"The {len(drawn)} regions of highest predicted attraction (inflow from elsewhere) of {len(ranked)}. "
         "Green moves up by two ranks or more, red moves down by two or more."
     )
-    return Picture("fig-ranking", "Regions by attraction", caption, svg, Table(columns, rows))
+    return Picture("fig-ranking", "Regions by attraction", shown.noted(caption), svg, Table(columns, rows))
 
 
 def _slope(axes: Axes, row: pd.Series, floor: int) -> None:
@@ -83,8 +84,11 @@ def _move(ranks: int) -> str:
     return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'} {abs(ranks)}"
 
 
-def flow_picture(run: RunResult) -> Picture | None:
-    """The largest flows between regions as curved arcs, wide at the origin and narrow at the destination."""
+def flow_picture(run: RunResult, shown: Shown) -> Picture | None:
+    """The largest flows between regions as curved arcs, wide at the origin and narrow at the destination.
+
+    Flows that noise drowns are grey.
+    """
     flows = run.flows[(run.flows["origin"] != run.flows["dest"]) & (run.flows["count"] > 0)]
     if flows.empty:
         return None
@@ -100,7 +104,7 @@ def flow_picture(run: RunResult) -> Picture | None:
     title = "Largest flows between regions"
     with Sheet("fig-flows", 5.2, height) as sheet:
         (axes,) = sheet.axes()
-        _draw_arcs(axes, largest, places)
+        _draw_arcs(axes, largest, places, floor=shown.floor)
         _draw_places(axes, places, inflow)
         axes.set_aspect("equal")
         axes.set_axis_off()
@@ -111,15 +115,23 @@ def flow_picture(run: RunResult) -> Picture | None:
         svg = sheet.svg(
             title, f"Map of the {len(largest)} largest flows between {len(places)} regions; largest: {first}."
         )
+    drowned = largest["count"] < shown.floor
+    columns = ("From → to", "Mean count per step", *(["Readable"] if shown.floor else []))
     rows = tuple(
-        (f"{names[row['origin']]} → {names[row['dest']]}", number(float(row["count"]))) for _, row in largest.iterrows()
-    )
+        (
+            f"{names[row['origin']]} → {names[row['dest']]}", number(float(row["count"])),
+            *(["no, drowned by noise" if hidden else "yes"] if shown.floor else []),
+        )
+        for (_, row), hidden in zip(largest.iterrows(), drowned, strict=True)
+    )  # fmt: skip
     caption = (
         f"The {len(largest)} largest flows of {len(mean):,}, mean count per step over {count_of(times, 'step')} "
         f"({span}). An arc is wide where people come from and narrow where they head to; its area and the dots "
         "(inflow) follow the counts. Coordinates only, no map service; flows inside a region are not drawn."
     )
-    return Picture("fig-flows", title, caption, svg, Table(("From → to", "Mean count per step"), rows))
+    if drowned.any():
+        caption += f" Grey: {int(drowned.sum())} of these are {shown.reason}, which an empty pair can reach by chance."
+    return Picture("fig-flows", title, shown.noted(caption), svg, Table(columns, rows))
 
 
 def _projected(regions: pd.DataFrame) -> pd.DataFrame:
@@ -133,16 +145,15 @@ def _projected(regions: pd.DataFrame) -> pd.DataFrame:
     return places.set_index(pd.Index(regions["id"]))
 
 
-def _draw_arcs(axes: Axes, flows: pd.DataFrame, places: pd.DataFrame) -> None:
+def _draw_arcs(axes: Axes, flows: pd.DataFrame, places: pd.DataFrame, *, floor: float) -> None:
     largest = float(flows["count"].max())
     size = max(float(np.ptp(places["x"])), float(np.ptp(places["y"])), 1e-6)
     for _, flow in flows.iloc[::-1].iterrows():
         share = float(flow["count"]) / largest
         ends = places.loc[[flow["origin"], flow["dest"]], ["x", "y"]].to_numpy(dtype=float)
         width = size * (0.0015 + 0.016 * math.sqrt(share))
-        axes.add_patch(
-            Polygon(_arc(ends, width), color=INK["federated"], alpha=0.16 + 0.5 * math.sqrt(share), linewidth=0)
-        )
+        colour = INK["baseline" if float(flow["count"]) < floor else "federated"]
+        axes.add_patch(Polygon(_arc(ends, width), color=colour, alpha=0.16 + 0.5 * math.sqrt(share), linewidth=0))
 
 
 def _arc(ends: np.ndarray, width: float) -> np.ndarray:

@@ -80,8 +80,8 @@ def decile_picture(run: RunResult, skill: Skill) -> Picture | None:
     return _lines("fig-decile", "Error by volume of the pair", "volume decile", caption, curves, skill)
 
 
-def coverage_picture(run: RunResult, skill: Skill) -> Picture | None:
-    """How many true values lay inside the 90 % interval, for each step ahead."""
+def coverage_picture(run: RunResult, skill: Skill, *, word: str = "true") -> Picture | None:
+    """How many observed values, called by `word`, lay inside the 90 % interval, for each step ahead."""
     main = skill.main
     if main is None:
         return None
@@ -106,7 +106,7 @@ def coverage_picture(run: RunResult, skill: Skill) -> Picture | None:
         low, high = percent(float(steps.min())), percent(float(steps.max()))
         svg = sheet.svg(title, f"Line plot: coverage lies between {low} and {high}; 90 % was promised.")
     table = Table(("Steps ahead", "Coverage"), tuple((str(step), percent(value)) for step, value in steps.items()))
-    caption = f"Share of true values inside the 90 % interval of {main.label}, on the test period."
+    caption = f"Share of {word} values inside the 90 % interval of {main.label}, on the test period."
     return Picture("fig-coverage", title, caption, svg, table)
 
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from migrafed.reports.cities import flow_picture, ranking_picture
 from migrafed.reports.figures import break_table, coverage_picture, decile_picture, horizon_picture, skill_picture
+from migrafed.reports.privacy import (
+    audit_summary,
+    holder_table,
+    promise_blocks,
+    release_tables,
+    scored_word,
+    scored_words,
+    shown_of,
+)
 from migrafed.reports.series import forecast_pictures, parts_pictures
 from migrafed.reports.skill import ERRORS, EXTRAS, METRIC_WORDS, SCALE_WORDS, Skill, SkillRow, headline_of, skill_of
 from migrafed.reports.wording import MISSING, count_of, number, percent
+from privacy.card import PrivacyCard
 from simulations.results import REPORT_FILE, RunResult
 from simulations.run_tables import write_whole
 
@@ -67,37 +78,76 @@ def write_report(run: RunResult) -> Path:
 
 def render(run: RunResult) -> str:
     """The whole page; every text that comes from the run is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "percent": percent}
-    skill = skill_of(run)
+    environment = page_environment()
+    skill, shown = skill_of(run), shown_of(run.card)
     columns = [key for key in ERRORS if any(key in row.errors for row in skill.rows)]
     known = _MEASURES.get(run.facts.measure)
     measure = known or ("What is counted", f"The counts are: {run.facts.measure}. Intention is not migration.")
     return environment.get_template("page.html").render(
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 -- a file of this package
+        css=style_sheet(),
         run=run,
+        card=run.card,
+        privacy=_privacy(run.card),
+        shown=shown,
+        scored=scored_words(run.card),
         facts=run.facts,
         headline=headline_of(run, skill),
-        key_figures=_key_figures(skill),
+        key_figures=_key_figures(skill, run.card),
         columns=[
             (METRIC_WORDS[metric], SCALE_WORDS[scale], (scale, metric) == skill.primary) for scale, metric in columns
         ],
         lines=[_line(row, columns, skill) for row in skill.rows if row.comparable],
         holder_lines=[_line(row, columns, skill) for row in skill.rows if not row.comparable],
         skill_picture=skill_picture(skill),
-        forecasts=forecast_pictures(run),
-        parts=parts_pictures(run),
-        ranking=ranking_picture(run),
-        flows=flow_picture(run),
+        forecasts=forecast_pictures(run, shown),
+        parts=parts_pictures(run, shown),
+        ranking=ranking_picture(run, shown),
+        flows=flow_picture(run, shown),
         errors=[
-            p for p in (horizon_picture(run, skill), decile_picture(run, skill), coverage_picture(run, skill)) if p
+            p
+            for p in (
+                horizon_picture(run, skill),
+                decile_picture(run, skill),
+                coverage_picture(run, skill, word=scored_word(run.card)),
+            )
+            if p
         ],
         breaks=break_table(run, skill),
         measure=measure,
         counts={"regions": count_of(len(run.regions), "region"), "holders": count_of(len(run.facts.holders), "holder")},
     )
+
+
+def page_environment() -> Environment:
+    """The templates of this package: everything escaped, an unknown name refused."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "figure_or_dash": lambda value: MISSING if value is None else number(value, digits=3),
+    }
+    return environment
+
+
+def style_sheet() -> Markup:
+    """The style sheet of every page."""
+    return Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 -- a file of this package
+
+
+def _privacy(card: PrivacyCard) -> dict[str, Any]:
+    return {
+        "holders": holder_table(card),
+        "persons": all(promise.is_person for holder in card.holders for promise in holder.promises),
+        "promises": promise_blocks(card),
+        "released": release_tables(card),
+        "audits": audit_summary(card),
+        "registry": [
+            (name.replace("_", " "), "left to whoever publishes" if value is None else value)
+            for name, value in card.registry
+        ],
+    }
 
 
 def _line(row: SkillRow, columns: list[tuple[str, str]], skill: Skill) -> Line:
@@ -116,7 +166,7 @@ def _line(row: SkillRow, columns: list[tuple[str, str]], skill: Skill) -> Line:
     )
 
 
-def _key_figures(skill: Skill) -> list[tuple[str, str]]:
+def _key_figures(skill: Skill, card: PrivacyCard) -> list[tuple[str, str]]:
     """Three or four numbers for the top of the page: name and value."""
     main, pooled, rival = skill.main, skill.best("pooled"), skill.best("baseline")
     figures = []
@@ -129,5 +179,5 @@ def _key_figures(skill: Skill) -> list[tuple[str, str]]:
         cost = skill.primary_of(main) / skill.primary_of(pooled) - 1
         figures.append(("cost of federating, against pooled", f"{'+' if cost > 0 else ''}{percent(cost)}"))
     if main is not None:
-        figures.append(("true values inside 90 % intervals", percent(main.extras["coverage"].mean)))
+        figures.append((f"{scored_word(card)} values inside 90 % intervals", percent(main.extras["coverage"].mean)))
     return figures
