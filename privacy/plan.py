@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -32,7 +33,7 @@ _Stddev = Annotated[
 ]
 
 
-class _PrivacyPlan(FrozenConfig):
+class _PrivacyPlan(FrozenConfig, ABC):
     """What every private plan has: events, epsilon, a canonical JSON and its digest."""
 
     unit: str = Field(min_length=1, max_length=200, description="whose presence the promise hides")
@@ -44,9 +45,9 @@ class _PrivacyPlan(FrozenConfig):
         except ValidationError as error:
             raise PrivacyParameterError(_in_words(error, type(self).__name__)) from None
 
+    @abstractmethod
     def events(self) -> tuple[PrivacyEvent, ...]:
         """What the accountant is told."""
-        raise NotImplementedError
 
     def epsilon(self, delta: float) -> float:
         """Epsilon of the whole plan at `delta`, for one unit added or removed."""
