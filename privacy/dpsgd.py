@@ -15,10 +15,11 @@ equals rounding the integer plus Z, which is post-processing of the continuous m
 depends on data is ever added to noise, which is the leak of Mironov 2012. Multiplying the noisy integers by a constant,
 the optimiser, weight decay and everything after it are post-processing.
 
-What is left open. (1) One probability behind Z is a float64; what that costs is in `rounded_gaussian`. (2) Gradients are floats: the last bits of g_j may depend on how many rows a kernel works on
-at once, so on the presence of example i. The half of sqrt(d) that rounding does not use pays for what was seen of that
-(about 1e-7 of a row); it is not a proof. (3) Time: a step takes longer the more examples it drew, so who can time steps
-learns about the size of a batch. Norms of single examples are never returned, logged or kept.
+What is left open. (1) One probability behind Z is a float64; what that costs is in `rounded_gaussian`. (2) Gradients
+are floats: the last bits of g_j may depend on how many rows a kernel works on at once, so on the presence of example i.
+The half of sqrt(d) that rounding does not use pays for what was seen of that (about 1e-7 of a row); it is not a proof.
+(3) Time: a step takes longer the more examples it drew, so who can time steps learns about the size of a batch. Norms
+of single examples are never returned, logged or kept.
 
 Gradients of examples come from one of four exact ways, see `per_example_gradients`. The only module to import Opacus.
 
