@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from migrafed.reports.audit import write_audit_page
 from migrafed.terminal import SCHEMA_VERSION, Outcome, Terminal
 from privacy.audits.attacks import attack_audits
 from privacy.audits.canaries import canary_audits
@@ -59,8 +60,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     }
     facts = [("seconds", f"{payload['seconds']:.0f} of processor time")]
     if target is not None:
-        _write(target, payload)
-        facts.append(("report", str(target)))
+        facts += [("report", str(path)) for path in _write(target, payload)]
     lines = [*_check_lines(checks), *_hunt_lines(hunts or ()), *_audit_lines([*(canaries or ()), *(attacks or ())])]
     return Outcome(payload, _title(payload), facts, above=lines, exit_code=0 if payload["ok"] else 1)
 
@@ -174,7 +174,9 @@ def _report_path(folder: Path | None) -> Path | None:
     return target
 
 
-def _write(target: Path, payload: dict[str, Any]) -> None:
+def _write(target: Path, payload: dict[str, Any]) -> tuple[Path, Path]:
+    """The results as JSON and as a page."""
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"schema_version": SCHEMA_VERSION} | payload, ensure_ascii=False, allow_nan=False, indent=2)
     target.write_text(text + "\n", encoding="utf-8")
+    return target, write_audit_page(target.parent, payload)

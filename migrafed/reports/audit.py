@@ -39,6 +39,7 @@ def render_audit(audit: Audit) -> str:
         css=style_sheet(),
         audit=audit,
         headline=_headline(audit),
+        level=f"{audit['level']:.0e}",
         key_figures=list(_key_figures(audit)),
         checks=audit["checks"],
         planted=planted,
@@ -74,7 +75,6 @@ def _key_figures(audit: Audit) -> Iterator[tuple[str, str]]:
     for name, words in (("canaries", "canary audits consistent"), ("attacks", "attacks consistent")):
         if audit.get(name) is not None:
             yield words, f"{sum(each['consistent'] for each in audit[name])} of {len(audit[name])}"
-    yield "processor time", f"{number(audit['seconds'], digits=3)} s"
 
 
 def _blind(audit: Audit) -> list[str]:
