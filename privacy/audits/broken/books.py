@@ -39,7 +39,7 @@ def _no_cap(subject: Subject) -> Subject:
     return replace(subject, ledger=Generous)
 
 
-@planted("ledger adds epsilons of the last", "each campaign is compared with the whole cap, not with what is left")
+@planted("ledger that forgets", "each campaign is compared with the whole cap, not with what is left of it")
 def _forgets(subject: Subject) -> Subject:
     class Forgetful(subject.ledger):
         def reserve(self, campaign: str, cost: Cost, *, request: str, rounds: int) -> None:

@@ -59,15 +59,6 @@ def _seeded_release(subject: Subject) -> Subject:
     return replace(subject, release=release)
 
 
-@planted("negative counts cut off before release", "noisy counts below zero are replaced by zero and called unbiased")
-def _cut_off(subject: Subject) -> Subject:
-    def release(queries: Queries, plan: CountReleasePlan, stream: SecureStream) -> NoisyCounts:
-        noisy = subject.release(queries, plan, stream)
-        return NoisyCounts({name: np.maximum(0, values) for name, values in noisy.values.items()}, noisy.stddev)
-
-    return replace(subject, release=release)
-
-
 @planted("k enforced per day instead of per period", "a person counts k times on every day of the period")
 def _k_per_day(subject: Subject) -> Subject:
     def bound(
@@ -160,8 +151,8 @@ class _SeenPlaces(_OtherCounting):
 
 class _RawScale(_OtherCounting):
     def derived(self, raw: Any, noisy: NoisyCounts) -> Queries:
-        largest = np.array(np.sqrt(np.mean(np.square(self.case.queries(raw)["cells"], dtype=np.float64))))
-        return {**self.case.derived(raw, noisy), "scale": largest}
+        scale = np.sqrt(np.mean(np.square(self.case.queries(raw)["cells"], dtype=np.float64)))
+        return {**self.case.derived(raw, noisy), "scale": np.array(scale)}
 
 
 @planted("noise split among all holders", "shares reach the total only if the dishonest add theirs too")
@@ -188,7 +179,6 @@ DEFECTS: tuple[Defect, ...] = (
     Defect("counts 5 % too quiet", "cells get five per cent less noise than is charged", _with_plan(_quieter(0.95, 1))),
     Defect("margins 5 % too quiet", "in- and outflows get five per cent less noise", _with_plan(_quieter(1, 0.95))),
     _seeded_release,
-    _cut_off,
     _k_per_day,
     _summed_margins,
     _events_counted,
