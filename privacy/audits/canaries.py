@@ -5,9 +5,9 @@ sees every released step and adds up, canary by canary, the log likelihood ratio
 
     log(1 - q + q exp((2 y - 1) / (2 sigma^2))),    y = projection on the canary in clip norms.
 
-Black box: the auditor sees the first and the final model only and uses how far the canary's loss fell. The guesses become a bound by
-`privacy.audits.one_run`. The audit is a smoke alarm: half the noise, or noise that repeats, passes it at many settings,
-which is why the conformance checks measure the noise itself.
+Black box: the auditor sees the first and the final model only and uses how far the canary's loss fell. The guesses
+become a bound by `privacy.audits.one_run`. The audit is a smoke alarm: half the noise, or noise that repeats, passes it
+at many settings, which is why the conformance checks measure the noise itself.
 """
 
 from __future__ import annotations

@@ -145,15 +145,28 @@ def clopper_pearson_bound(
 
     Source: Nasr et al. 2021, arXiv:2101.04535; Clopper and Pearson 1934.
     """
-    level = _level(delta, confidence) / 4
+    each = 1 - _level(delta, confidence) / 2
     if not (0 <= hits <= included and 0 <= alarms <= excluded and included > 0 and excluded > 0):
         raise InputError(
             f"{hits} hits of {included} runs and {alarms} alarms of {excluded} runs are no counts; both kinds of run "
             "must have been made"
         )
-    direct = _log_ratio(_lower(hits, included, level) - delta, _upper(alarms, excluded, level))
-    mirrored = _log_ratio(_lower(excluded - alarms, excluded, level) - delta, _upper(included - hits, included, level))
+    true_low, _ = binomial_limits(hits, included, confidence=each)
+    _, false_high = binomial_limits(alarms, excluded, confidence=each)
+    direct = _log_ratio(true_low - delta, false_high)
+    mirrored = _log_ratio(1 - false_high - delta, 1 - true_low)
     return max(0.0, direct, mirrored)
+
+
+def binomial_limits(count: int, total: int, *, confidence: float) -> tuple[float, float]:
+    """Exact two-sided limits of a rate, each missed with probability at most (1 - confidence) / 2.
+
+    Source: Clopper and Pearson 1934.
+    """
+    level = (1 - confidence) / 2
+    low = 0.0 if count == 0 else float(stats.beta.ppf(level, count, total - count + 1))
+    high = 1.0 if count == total else float(stats.beta.isf(level, count + 1, total - count))
+    return low, high
 
 
 def guess_counts(canaries: int) -> tuple[int, ...]:
@@ -198,7 +211,7 @@ def check_provable(claimed_epsilon: float, canaries: int, method: Method, *, con
         way_out = "lower the confidence or audit a smaller delta: more canaries do not help"
     raise PrivacyParameterError(
         f"an audit with {canaries} canaries at confidence {confidence:g} proves at most epsilon {largest:.2f}, so it "
-        f"cannot falsify a claim of {claimed_epsilon:g}; {way_out}"
+        f"cannot falsify a claim of {claimed_epsilon:.3g}; {way_out}"
     )
 
 
@@ -228,11 +241,3 @@ def _level(delta: float, confidence: float) -> float:
 
 def _log_ratio(numerator: float, denominator: float) -> float:
     return math.log(numerator / denominator) if numerator > 0 else 0.0
-
-
-def _lower(count: int, total: int, level: float) -> float:
-    return 0.0 if count == 0 else float(stats.beta.ppf(level, count, total - count + 1))
-
-
-def _upper(count: int, total: int, level: float) -> float:
-    return 1.0 if count == total else float(stats.beta.isf(level, count + 1, total - count))
