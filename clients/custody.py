@@ -68,8 +68,9 @@ class Custody:
             ledger.close()
             raise LedgerError(
                 f"the ledger in {place} was opened for epsilon {float(ledger.terms.epsilon):g} at delta "
-                f"{float(ledger.terms.delta):g} in period '{ledger.terms.period}', the policy says "
-                f"{policy.max_epsilon:g} at {policy.delta:g} in '{policy.period}'; a budget is not changed on the way: "
+                f"{float(ledger.terms.delta):g} for {ledger.terms.population} in period '{ledger.terms.period}', the "
+                f"policy says {policy.max_epsilon:g} at {policy.delta:g} for {policy.population} in "
+                f"'{policy.period}'; a budget is not changed on the way: "
                 "use the policy it was opened with, or start a new period with a new ledger"
             )
         return cls(policy, ledger)

@@ -29,6 +29,7 @@ from protocol.messages import LedgerHead
 from protocol.plan import Plan, PrivacySection
 from protocol.tasks import Task
 from server.journal import Journal
+from simulations.audit_cases import ForecasterCounting, ForecasterTraining
 from simulations.progress import Progress
 
 LEDGERS_FOLDER = "holders"
@@ -99,7 +100,7 @@ def policy_of(section: PrivacySection, holder: str) -> HolderPolicy:
     """
     return HolderPolicy(
         holder=holder,
-        population=f"people of {holder}",
+        population=f"{'windows' if section.mode == 'window-dpsgd' else 'people'} of {holder}",
         period=section.period,
         max_epsilon=section.epsilon if section.budget is None else section.budget,
         delta=section.delta,
@@ -111,13 +112,17 @@ def policy_of(section: PrivacySection, holder: str) -> HolderPolicy:
 
 @contextmanager
 def open_custodies(plan: Plan, folder: Path) -> Iterator[dict[str, Custody]]:
-    """The ledgers of all holders of a plan, each in a folder of its own; none without privacy."""
+    """The ledgers of all holders of a plan, each in a folder of its own; none without privacy.
+
+    Windows are charged in another ledger than people: budgets of different units must not be added up.
+    """
     if plan.privacy is None:
         yield {}
         return
+    unit = "windows" if plan.trains_privately else "people"
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(Custody.at(folder / name, policy_of(plan.privacy, name)))
+            name: stack.enter_context(Custody.at(folder / name / unit, policy_of(plan.privacy, name)))
             for name in plan.federation.holders
         }
 
@@ -154,7 +159,7 @@ def check_protection(
         ConformanceError: a mechanism failed its check.
         RefusedError: a holder's policy or budget.
     """
-    results = require_conformance(production())
+    results = require_conformance(production(ForecasterTraining(), ForecasterCounting()))
     for name in plan.federation.holders:
         policy_of(required(plan), name).check(mechanism)
     if ledgers is not None and ledgers.exists():

@@ -52,6 +52,9 @@ WINDOWS: dict[str, Any] = COUNTS | {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def _checked_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conformance checks have tests of their own; here they only cost time."""
@@ -93,13 +96,15 @@ def test_one_release_serves_many_plans(tmp_path: Path) -> None:
     ledgers = tmp_path / "ledgers"
     budget = {"privacy.budget": 3.0}
     simulate(tiny_plan(COUNTS | budget), out=tmp_path / "a", ledgers=ledgers)
-    lengths = {name: verify_ledger(ledgers / name / "ledger").witness.length for name in ("north", "east", "west")}
+    lengths = {
+        name: verify_ledger(ledgers / name / "people/ledger").witness.length for name in ("north", "east", "west")
+    }
     simulate(tiny_plan(COUNTS | budget | {"training.rounds": 1}), out=tmp_path / "b", ledgers=ledgers)
-    assert {name: verify_ledger(ledgers / name / "ledger").witness.length for name in lengths} == lengths
+    assert {name: verify_ledger(ledgers / name / "people/ledger").witness.length for name in lengths} == lengths
     with pytest.raises(BudgetExceededError, match="left: "):
         simulate(tiny_plan(COUNTS | budget | {"privacy.epsilon": 1.9}), out=tmp_path / "c", ledgers=ledgers)
     assert not (tmp_path / "c").exists()
-    assert {name: verify_ledger(ledgers / name / "ledger").witness.length for name in lengths} == lengths
+    assert {name: verify_ledger(ledgers / name / "people/ledger").witness.length for name in lengths} == lengths
 
 
 def test_a_policy_that_forbids_the_plan_stops_it_before_anything_is_written(tmp_path: Path) -> None:
@@ -118,6 +123,14 @@ def test_a_mechanism_that_fails_its_check_stops_the_run(tmp_path: Path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+def test_the_checks_of_a_private_run_stand_on_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    simulate(tiny_plan(COUNTS), out=tmp_path / "run")
+    audits = card_of(tmp_path / "run").audits
+    assert len(audits) > 30
+    assert all(audit.passed for audit in audits)
+
+
 @pytest.mark.parametrize("values", [COUNTS, WINDOWS], ids=["counts", "windows"])
 def test_an_interrupted_private_run_is_continued_to_the_same_bytes(tmp_path: Path, values: dict[str, Any]) -> None:
     """Releases come back from the ledger: a copy made after round 1 ends as the run itself, at no further cost."""
@@ -125,7 +138,9 @@ def test_an_interrupted_private_run_is_continued_to_the_same_bytes(tmp_path: Pat
     with pytest.raises(RunInterruptedError):
         simulate(plan, out=tmp_path / "run", progress=RecordingProgress(interrupt_at(1)))
     simulate(plan, resume=tmp_path / "run")
-    whole = {name: verify_ledger(tmp_path / "run/holders" / name / "ledger") for name in plan.federation.holders}
+    unit = "windows" if plan.trains_privately else "people"
+    folder = tmp_path / "run/holders"
+    whole = {name: verify_ledger(folder / name / unit / "ledger") for name in plan.federation.holders}
     assert all(facts.witness.length <= 2 + plan.training.rounds for facts in whole.values())
     card = card_of(tmp_path / "run")
     assert [holder.holder for holder in card.holders] == list(plan.federation.holders)
