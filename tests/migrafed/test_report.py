@@ -16,10 +16,13 @@ import pandas as pd
 import pytest
 
 from migrafed.reports.forecast import render, write_report
+from migrafed.reports.privacy import release_tables, rounded_up, shown_of
 from migrafed.reports.skill import headline_of, skill_of
 from migrafed.reports.wording import compact, number, percent, signed
+from privacy.card import ReleasedObject
 from simulations.results import Comparison, RunResult
 from simulations.run_tables import MODEL
+from tests.cards import count_promise, holder_card, private_card, window_card
 
 MakeRun = Callable[..., Path]
 
@@ -122,7 +125,7 @@ def test_colours_follow_the_page(page: str) -> None:
 def test_what_the_page_must_say(page: str) -> None:
     """The privacy statement, the warning about the measure, the caution about homophily, and the facts of the run."""
     for words in (
-        "No differential privacy in this run", "coordinator saw plain updates", "totals per region",
+        "Nothing in this run is differentially private", "no differential privacy", "No noise was added.",
         "intention, not migration",
         "h above 1 is partly mechanical", "6f1c" * 16, "migrafed simulate plans/demo.toml --seed 0", "torch 2.13.0",
         "yearly season is switched off", "north", "south", "0.881", "Before and after the break",
@@ -208,7 +211,6 @@ def test_a_small_run_has_a_report(make_run: MakeRun, run: RunResult) -> None:
     assert "No simple baseline was run" in page
     assert "The run wrote no parts." in page
     assert "The run measured no homophily." in page
-    assert "totals per region" not in page
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower().replace("finance", "")
 
 
@@ -238,3 +240,131 @@ def test_metrics_without_the_primary_error(run: RunResult) -> None:
     told = replace(run, metrics=raw)
     assert headline_of(told, skill_of(told)).verdict == "none"
     assert "nothing to compare" in render(told)
+
+
+PROMISE = "epsilon 1.999, delta 1e-06 per person and holder"
+WINDOW_PROMISE = "epsilon 1.997, delta 1e-06 per window, which is not a person"
+
+
+def section(page: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)
+    assert found is not None
+    return found.group()
+
+
+def captions(page: str, *names: str) -> list[str]:
+    found = [re.search(rf'id="{name}".*?<figcaption>(.*?)</figcaption>', page, re.DOTALL) for name in names]
+    return [each.group(1) for each in found if each is not None]
+
+
+@pytest.fixture(scope="module")
+def private(run: RunResult) -> str:
+    return render(replace(run, card=private_card()))
+
+
+@pytest.fixture(scope="module")
+def windows(run: RunResult) -> str:
+    return render(replace(run, card=window_card()))
+
+
+@pytest.mark.slow
+def test_drawings_of_a_private_run_say_what_they_show(private: str) -> None:
+    """Epsilon, delta and unit stand in each caption; no value is called true."""
+    told = captions(private, "fig-forecast-1", "fig-parts-1", "fig-flows", "fig-ranking")
+    assert len(told) == 4
+    assert all(f"Noised values: {PROMISE}." in caption for caption in told)
+    assert "released (noised)" in private
+    assert "released values inside" in private
+    assert not re.search(
+        r"\btrue\b", re.sub(r"<style>.*?</style>|<[^>]*>", "", private, flags=re.DOTALL), re.IGNORECASE
+    )
+    assert "Errors were measured against released (noised) values" in private
+
+
+def test_the_privacy_section_is_the_card(private: str) -> None:
+    """Holders with what they spent, the mechanism, what was released, checks, parties, questions; all from the card."""
+    told = section(private, "privacy")
+    card = private_card()
+    for words in (
+        card.headline, card.across_holders, "north", "south", "1.999", "3.000", "epsilon 0.6007 of epsilon 3", "2026",
+        "stddev 6.314", "0.9421 for one single count", "never in its place", "assumed of the counts, not enforced",
+        "inflow: once per (destination, step)", "model weights", "1,836", "7,344", "noise of a step", "0.00110",
+        "1 of 1 check passed", "it may infer much", "No noise was added.", "How large is epsilon?", "a" * 64, "c" * 64,
+    ):  # fmt: skip
+        assert words in told
+    assert "A window is not a person" not in told
+    assert told.count("The promise of north, south") == 1
+
+
+@pytest.mark.slow
+def test_a_window_is_never_a_person(windows: str) -> None:
+    """The page says so in captions, table and heading, and shows what a person is promised, also if that is nothing."""
+    told = section(windows, "privacy")
+    for words in ("A window is not a person", "window (not a person)", "74.49", "15.75", "no finite one", "0.2162"):
+        assert words in told
+    assert all(WINDOW_PROMISE in caption for caption in captions(windows, "fig-forecast-1", "fig-flows"))
+    assert "Raw values; noise is in the model" in windows
+    assert "true (raw)" in windows
+    assert "Errors were measured against raw values" in windows
+
+
+def test_an_epsilon_is_never_rounded_down() -> None:
+    assert [rounded_up(value) for value in (1.99834, 1.9980001, 2.0, 0.12341, 123.41, 1e-9)] == [
+        "1.999", "1.999", "2.000", "0.1235", "123.5", "1.000e−09",
+    ]  # fmt: skip
+
+
+def drowned(page: str) -> list[bool]:
+    return [" Grey: " in caption for caption in captions(page, *(f"fig-forecast-{n}" for n in range(1, 7)))]
+
+
+@pytest.mark.slow
+def test_what_noise_drowns_is_grey(run: RunResult, private: str) -> None:
+    """Pairs whose mean is below three noise standard deviations lose their colour, with the reason beside them."""
+    assert drowned(private) == [False] * 6
+    loud = private_card().shown.model_copy(update={"noise_stddev": 800.0})
+    page = render(replace(run, card=private_card(shown=loud)))
+    assert drowned(page) == [False, False, False, True, True, True]  # means about 8300, 4150, 2770, 2080, 1660, 1380
+    assert "below 3 noise standard deviations (2,400)" in page
+    faded, clear = (re.search(rf'id="fig-forecast-{n}".*?</svg>', page, re.DOTALL) for n in (6, 1))
+    assert faded is not None
+    assert clear is not None
+    assert "var(--federated)" not in faded.group()
+    assert "var(--federated)" in clear.group()
+    flows = re.search(r'id="fig-flows".*?</figure>', page, re.DOTALL)
+    assert flows is not None
+    rows = re.findall(r"<td>([\d,.]+)</td><td>(yes|no, drowned by noise)</td>", flows.group())
+    assert {word == "yes" for value, word in rows if float(value.replace(",", "")) >= 2400} == {True}
+    assert {word == "yes" for value, word in rows if float(value.replace(",", "")) < 2400} == {False}
+
+
+def test_unknown_noise_is_said(run: RunResult) -> None:
+    """Where the scale gives every pair a noise of its own nothing is greyed out, and the caption says why."""
+    shown = shown_of(private_card(shown=private_card().shown.model_copy(update={"noise_stddev": None})))
+    assert (shown.floor, shown.word) == (0.0, "released")
+    assert "none is greyed out" in shown.note
+
+
+def test_releases_of_several_holders_are_one_line() -> None:
+    """A run with twenty holders does not print three lines for each; sizes become ranges."""
+    one = ReleasedObject(name="cells", origin="noised release", place="leaves a holder", holder="north", numbers=960,
+                         size_bytes=7680, times=1, goes_to="training")  # fmt: skip
+    two = one.model_copy(update={"holder": "south", "numbers": 1440, "size_bytes": 11520})
+    together = one.model_copy(update={"holder": "all"})
+    ((_, leaves, lines),) = release_tables(private_card(released=(one, two, together)))
+    assert leaves
+    assert [(line.holders, line.numbers, line.size) for line in lines] == [
+        ("2 holders", "960 – 1,440", "7,680 – 11,520"), ("all", "960", "7,680"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_words_of_a_card_are_escaped(run: RunResult) -> None:
+    """Holders name themselves and their periods: markup in them stays text."""
+    bad = "<script>alert(1)</script>"
+    holder = holder_card(bad, count_promise(unit=bad, mechanism=bad, contribution_rules=(bad,)))
+    page = render(
+        replace(run, card=private_card(holders=(holder,), headline=bad, not_promised=(bad,), across_holders=bad))
+    )
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 8

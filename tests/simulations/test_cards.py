@@ -112,7 +112,7 @@ def test_what_holders_sent_is_listed_in_its_size(runs: Runs, mode: str) -> None:
         found, answers = listed(card, start), [sent.pop(name) for name in arrays]
         assert found.numbers == sum(each[0] for each in answers)
         assert found.times == len(answers[0]) / holders
-        assert found.size_bytes == found.numbers * (4 if start == "model weights" else 8)
+        assert found.size_bytes == (found.numbers or 0) * (4 if start == "model weights" else 8)
         assert all(len(set(each)) == 1 for each in answers)
     assert not sent
 
