@@ -68,7 +68,7 @@ def test_what_was_not_asked_for_is_said(audit: dict[str, Any]) -> None:
 @pytest.mark.parametrize("part", ["checks", "planted", "canaries", "attacks", "false alarms"])
 def test_a_finding_is_the_headline(audit: dict[str, Any], part: str) -> None:
     """Whatever failed is named at the top, and in the table where it stands."""
-    broken = copy.deepcopy(audit) | {"ok": False}
+    broken: dict[str, Any] = copy.deepcopy(audit) | {"ok": False}
     words = "FAILED"
     if part == "checks":
         broken["checks"][0]["passed"] = False
