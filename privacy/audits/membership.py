@@ -187,7 +187,8 @@ def audit_membership(
         name=f"membership inference (LiRA) on {attack.targets} models trained with DP-SGD",
         lower_bound=bound,
         confidence=confidence,
-        largest_provable=largest_provable(attack.examples, any_dp, confidence=confidence),
+        # Two scores share the level, so each has half of it.
+        largest_provable=largest_provable(attack.examples, any_dp, confidence=1 - (1 - confidence) / 2),
         claimed_epsilon=claimed,
         delta=delta,
         consistent=bound <= claimed and true_low <= factor * false_high + delta,
