@@ -85,12 +85,12 @@ def _blind(audit: Audit) -> list[str]:
 
 def _bounds(results: list[Audit]) -> Table:
     """Lower bounds beside what was claimed and what could have been proven."""
-    columns = ("Audit", "Proven: at least", "Could prove", "Claimed", "delta", "Confidence", "Finding", "Seconds")
+    columns = ("Audit", "Proven: at least", "Could prove", "Claimed", "Finding", "delta", "Confidence", "Seconds")
     rows = tuple(
         (
             each["name"], _or_dash(each["lower_bound"]), _or_dash(each["largest_provable"]),
-            _or_dash(each["claimed_epsilon"]), f"{each['delta']:.3g}", percent(each["confidence"]),
-            "consistent" if each["consistent"] else "CONTRADICTS THE CLAIM", number(each["seconds"], digits=2),
+            _or_dash(each["claimed_epsilon"]), "consistent" if each["consistent"] else "CONTRADICTS THE CLAIM",
+            f"{each['delta']:.3g}", percent(each["confidence"]), number(each["seconds"], digits=2),
         )
         for each in results
     )  # fmt: skip
@@ -98,13 +98,13 @@ def _bounds(results: list[Audit]) -> Table:
 
 
 def _attacks(results: list[Audit]) -> Table:
-    columns = ("Attack", "What it reached", "Claimed epsilon", "Finding", "Seconds")
+    columns = ("Attack", "What it reached", "Proven: at least", "Claimed", "Finding", "Seconds")
     rows = tuple(
         (
             each["name"],
             "; ".join(f"{name.replace('_', ' ')} {number(value, digits=3)}" for name, value in each["figures"].items()),
-            _or_dash(each["claimed_epsilon"]), "as it should be" if each["consistent"] else "NOT AS IT SHOULD BE",
-            number(each["seconds"], digits=2),
+            _or_dash(each["lower_bound"]), _or_dash(each["claimed_epsilon"]),
+            "as it should be" if each["consistent"] else "NOT AS IT SHOULD BE", number(each["seconds"], digits=2),
         )
         for each in results
     )  # fmt: skip

@@ -126,9 +126,17 @@ def page_environment() -> Environment:
     environment.filters |= {
         "number": number,
         "percent": percent,
-        "figure_or_dash": lambda value: MISSING if value is None else number(value, digits=3),
+        "figure_or_dash": _figure_or_dash,
     }
     return environment
+
+
+def _figure_or_dash(value: float | None) -> str:
+    """The figure of a check: very large and very small ones as powers of ten."""
+    if value is None:
+        return MISSING
+    plain = value == 0 or 1e-4 <= abs(value) < 1e6
+    return number(value, digits=3) if plain else f"{value:.1e}".replace("-", "−")
 
 
 def style_sheet() -> Markup:

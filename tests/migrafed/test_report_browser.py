@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from migrafed.reports.audit import write_audit_page
 from migrafed.reports.forecast import write_report
 from simulations.results import RunResult
+from tests.audits import fabricated_audit
+from tests.cards import private_card, window_card
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HOSTILE = (
@@ -65,6 +68,22 @@ def test_the_report_is_quiet_and_fits(browser: Any, page: Path, width: int) -> N
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     drawn = "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 50)"
     assert browser.evaluate(drawn) is True
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("kind", ["counts", "window-dpsgd", "audit"])
+def test_pages_about_privacy_are_quiet_and_fit(
+    browser: Any, make_run: Callable[..., Path], tmp_path: Path, kind: str, width: int
+) -> None:
+    """Long tables scroll in their own frame, on a phone too."""
+    if kind == "audit":
+        page = write_audit_page(tmp_path, fabricated_audit())
+    else:
+        card = private_card() if kind == "counts" else window_card()
+        page = write_report(RunResult.read(make_run(card=card)))
+    assert browser.problems(page, width=width) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelectorAll('table').length") > 3
 
 
 def test_hostile_names_stay_text(browser: Any, make_run: Callable[..., Path]) -> None:
