@@ -19,7 +19,7 @@ from tests.plans import digests, tiny_plan
 pytestmark = pytest.mark.slow
 
 ALONE = {"compare.alone": False, "compare.pooled": False, "federation.vectorise": "never"}
-COUNTS = ALONE | {"privacy.epsilon": 2.0, "privacy.delta": 1e-6, "privacy.contributions": 4}
+COUNTS = ALONE | {"privacy.epsilon": 2.0, "privacy.delta": 1e-6, "privacy.contributions": 4, "report.pairs": 50}
 WINDOWS = COUNTS | {
     "privacy.mode": "window-dpsgd", "privacy.epsilon": 8.0, "privacy.score_against": "truth",
     "federation.shares": ["weights"], "federation.vectorise": "auto", "training.select": "last",
