@@ -163,7 +163,17 @@ class HolderAgent:
             )  # fmt: skip
             return pack_round(self._shared_after(session, best_round=request.best_round), session.state)
 
-        weights, session.state = serve_round(custody, request, produce)
+        before = LocalState.from_bytes(session.state.to_bytes())
+        personal = {name: session.model.get_parameter(name).detach().clone() for name in session.personal}
+        try:
+            weights, session.state = serve_round(custody, request, produce)
+        except BaseException:
+            # Steps that were not stored are not charged: nothing of them may be in the next try.
+            session.state = before
+            with torch.no_grad():
+                for name, values in personal.items():
+                    session.model.get_parameter(name).copy_(values)
+            raise
         return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=None, ledger=custody.head())
 
     def _head(self) -> LedgerHead | None:
