@@ -15,6 +15,8 @@ Sensitivity of each of the three queries on its own, for any events of that pers
 Each part of the rule is needed. Without "once per cell" the L2 norm reaches k. With k per step instead of per period it
 grows with the number of steps. And k kept cells may share one (step, destination): an inflow that added cells up would
 change by k in one place, so the margins count a person once per (step, destination) and once per (step, origin).
+Whoever hands on the cells alone, for margins to be added up from them, needs `once_per_side`: then a person keeps at
+most one cell of each (step, destination) and of each (step, origin), and sums of cells are these margins.
 
 Which k cells stay is decided by BLAKE2b of (person, cell) under a secret of the holder: neither the order of the rows,
 nor the sizes of the counts, nor anybody else has a say, so dropping events for one person leaves all others untouched.
@@ -122,6 +124,7 @@ def bound_contributions(
     grid: CountGrid,
     contributions: int,
     secret: bytes,
+    once_per_side: bool = False,
 ) -> BoundedCounts:
     """Counts of distinct persons per cell, each person in at most `contributions` cells of the whole grid.
 
@@ -137,6 +140,9 @@ def bound_contributions(
         grid: The public grid.
         contributions: k, the largest number of cells of one person.
         secret: At least 16 random bytes that never leave the holder.
+        once_per_side: Keep at most one cell off the diagonal of a person per (step, origin) and per (step,
+            destination), so that inflow and outflow are the sums of the cells. Needed before cells are stored as a
+            table of counts from which margins are made later.
 
     Shapes: four times (events,) -> cells (T, R, N), inflow (T, N), outflow (T, R)
 
@@ -161,6 +167,9 @@ def bound_contributions(
             way_out="give one row per event in each of them",
         )
     person, cell = _distinct(person, np.ravel_multi_index((step, origin, destination), grid.shape))
+    if once_per_side:
+        apart = _once_per_side(person, cell, names, grid=grid, secret=secret)
+        person, cell = person[apart], cell[apart]
     kept = _kept(person, cell, names, grid=grid, contributions=contributions, secret=secret)
     return _counted(person[kept], cell[kept], grid)
 
@@ -215,6 +224,25 @@ def _kept(
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     rank = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.r_[starts, len(ranked)]))
     kept[heavy[order[rank >= contributions]]] = False
+    return kept
+
+
+def _once_per_side(
+    person: np.ndarray, cell: np.ndarray, names: Sequence[bytes] | np.ndarray, *, grid: CountGrid, secret: bytes
+) -> np.ndarray:
+    """Mask of the pairs that stay: off the diagonal one per (person, step, origin), of these one per destination."""
+    step, origin, destination = np.unravel_index(cell, grid.shape)
+    off = np.flatnonzero(grid.columns()[origin] != destination)
+    priority = _priorities(person[off], cell[off], names, grid=grid, secret=secret)
+    for side in (step * grid.origins + origin, step * grid.destinations + destination):
+        order = np.lexsort((cell[off], priority, side[off], person[off]))
+        own, place = person[off][order], side[off][order]
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = (own[1:] != own[:-1]) | (place[1:] != place[:-1])
+        chosen = np.sort(order[first])
+        off, priority = off[chosen], priority[chosen]
+    kept = grid.columns()[origin] == destination
+    kept[off] = True
     return kept
 
 

@@ -71,7 +71,9 @@ class Events:
         return "Events(rows are not shown)"
 
 
-def count_events(events: Events, places: PublicPlaces, *, contributions: int, secret: bytes) -> BoundedCounts:
+def count_events(
+    events: Events, places: PublicPlaces, *, contributions: int, secret: bytes, once_per_side: bool = False
+) -> BoundedCounts:
     """Bound every person and count on the public grid. Unit, adjacency, sensitivity: see `bound_contributions`.
 
     Events at a time or place outside the public lists are left out; how many is not told, as nobody paid for that
@@ -92,8 +94,9 @@ def count_events(events: Events, places: PublicPlaces, *, contributions: int, se
     kept: Any = persons[inside] if isinstance(persons, np.ndarray) else [persons[row] for row in rows]
     steps, origins, destinations = (column[inside] for column in positions)
     return bound_contributions(
-        kept, steps, origins, destinations, grid=places.grid(), contributions=contributions, secret=secret
-    )
+        kept, steps, origins, destinations, grid=places.grid(), contributions=contributions, secret=secret,
+        once_per_side=once_per_side,
+    )  # fmt: skip
 
 
 def scale_of(noisy: NoisyCounts) -> float:

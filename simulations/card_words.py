@@ -166,10 +166,11 @@ def _assumed(mechanism: CountReleasePlan) -> str:
         if mechanism.margins_stddev is None
         else ", nor more than once in the inflow of one (destination, step) or the outflow of one (origin, step)"
     )
+    once = "" if mechanism.margins_stddev is None else ", also once per side, as the margins are sums of the cells"
     return (
         f"That no person counts in more than {mechanism.contributions} cells of the period, or twice in one{margins}, "
-        "is assumed of the counts, which cannot show it. It holds if they were bounded when they were made of records; "
-        "where it does not, neither does epsilon."
+        "is assumed of the counts, which cannot show it. It holds if they were bounded so when they were made of "
+        f"records{once}; where it does not, neither does epsilon."
     )
 
 
@@ -194,7 +195,7 @@ def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: 
         if counts
         else "each holder adds noise to every step of its training; weights are what is released",
         flavour="approximate differential privacy",
-        privacy_loss=f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, per holder and period '{privacy.period}'",
+        privacy_loss=f"{_loss(privacy)}, per holder and period '{privacy.period}'",
         unit=mechanism.unit,
         model="central at each holder, with no trust between holders or in the coordinator",
         accounting=f"{accountant}; one campaign reserved whole in each holder's ledger; "
@@ -221,7 +222,7 @@ def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
         ) * (len(_PYRAMID) - 1)
     counts, truth = isinstance(mechanism, CountReleasePlan), privacy.score_against == "truth"
     return (
-        f"At most {privacy.epsilon:g} at delta {privacy.delta:g}, for each holder.",
+        f"{_loss(privacy)}, for each holder.",
         f"{mechanism.unit}. Add or remove one.",
         f"{'One release of the counts' if counts else 'All steps of the training'}, charged as one campaign that was "
         "reserved whole in each holder's ledger before anything left it; earlier campaigns stand in the same ledger.",
@@ -240,6 +241,14 @@ def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
         "Whoever reads the holder's files reads the raw records, and in a simulation that is whoever runs it.",
         _exposed(counts=counts, truth=truth),
     )
+
+
+def _loss(privacy: PrivacySection) -> str:
+    """Epsilon of this run, and of the period where its budget has room for other campaigns."""
+    words = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}"
+    if privacy.budget is None or privacy.budget <= privacy.epsilon:
+        return words
+    return f"{words} for this campaign, epsilon up to {privacy.budget:g} with all others in the ledger"
 
 
 def _exposed(*, counts: bool, truth: bool) -> str:

@@ -348,7 +348,10 @@ def test_events_outside_the_grid_are_counted_and_not_shown(column: str, largest:
     rows = {"steps": [0, 0, 0, 0], "origins": [0, 0, 0, 0], "destinations": [0, 0, 0, 0]}
     rows[column] = [0, 77_777, largest, -1]
     with pytest.raises(DataError, match=rf"'{column}', row 2: 2 row\(s\) lie outside.* 0 to {largest}") as caught:
-        bound_contributions([1, 2, 3, 4], **rows, grid=GRID, contributions=1, secret=SECRET)
+        bound_contributions(
+            [1, 2, 3, 4], rows["steps"], rows["origins"], rows["destinations"], grid=GRID, contributions=1,
+            secret=SECRET,
+        )  # fmt: skip
     assert "77777" not in str(caught.value)
 
 
@@ -391,3 +394,43 @@ def test_a_grid_with_fewer_rows_says_which_they_are() -> None:
         CountGrid(1, 2, 3)
     assert CountGrid(1, 2, 2).columns().tolist() == [0, 1]
     assert CountGrid(1, 2, 3, origin_columns=(2, 0)).columns().tolist() == [2, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_once_per_side_makes_margins_of_sums(data: st.DataObject) -> None:
+    """Sums of the cells are the margins, within the same bounds for one person, who leaves others as they were."""
+    places = st.integers(0, 3)
+    events = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), places, places), max_size=40))
+    grid, k = CountGrid(2, 4, 4), data.draw(st.integers(1, 5))
+
+    def sums(given_events: Sequence[Event]) -> Counts:
+        people, steps, origins, destinations = ([event[i] for event in given_events] for i in range(4))
+        counts = bound_contributions(
+            people, steps, origins, destinations, grid=grid, contributions=k, secret=SECRET, once_per_side=True
+        )
+        off = counts.cells * (1 - np.eye(4, dtype=np.int64))
+        np.testing.assert_array_equal(off.sum(axis=1), counts.inflow)
+        np.testing.assert_array_equal(off.sum(axis=2), counts.outflow)
+        return {"cells": counts.cells, "inflow": off.sum(axis=1), "outflow": off.sum(axis=2)}
+
+    whole = sums(events)
+    for person in {event[0] for event in events}:
+        without = sums([event for event in events if event[0] != person])
+        for name, values in whole.items():
+            moved = values - without[name]
+            assert 0 <= moved.min() <= moved.max() <= 1
+            assert moved.sum() <= k
+
+
+def test_sums_of_bounded_cells_are_no_margins() -> None:
+    """Power of the test above: without the rule one person is k times in one inflow."""
+    people, steps, origins, destinations, grid = ["p"] * 4, [0] * 4, [1, 2, 3, 4], [0] * 4, CountGrid(1, 5, 5)
+    free, once = (
+        bound_contributions(
+            people, steps, origins, destinations, grid=grid, contributions=4, secret=SECRET, once_per_side=rule
+        )
+        for rule in (False, True)
+    )
+    assert (free.cells.sum(axis=1)[0, 0], free.inflow[0, 0]) == (4, 1)
+    assert (once.cells.sum(), once.inflow[0, 0], once.outflow.sum()) == (1, 1, 1)

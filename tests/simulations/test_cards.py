@@ -9,9 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from privacy.card import PrivacyCard, ReleasedObject
+from privacy.plan import CountReleasePlan
 from protocol.messages import READY, EvaluateReply, StatisticsReply, TrainReply
 from simulations import protection
-from simulations.card_words import not_promised
+from simulations.card_words import not_promised, registry
 from simulations.results import RunResult
 from simulations.runner import simulate
 from tests.plans import digests, tiny_plan
@@ -227,3 +228,20 @@ def test_coarse_matrices_of_single_steps_are_called_what_they_are() -> None:
     assert "every count it has" in plain
     assert "every count it has" not in " ".join(not_promised(tiny_plan({"data.block_steps": 4}), None))
     assert READY == "ready"  # asks for no contribution, so there is no line for it
+
+
+def test_a_budget_for_several_campaigns_is_said_beside_the_epsilon_of_one() -> None:
+    plan = tiny_plan(COUNTS | {"privacy.budget": 3.0})
+    mechanism = CountReleasePlan(contributions=4, cells_stddev=9.0, margins_stddev=9.0)
+    entry = registry(plan, mechanism, measure="trips", version="1", accountant="PLD")
+    assert entry.privacy_loss.startswith("epsilon 2, delta 1e-06 for this campaign, epsilon up to 3 with all others")
+    alone = registry(tiny_plan(COUNTS), mechanism, measure="trips", version="1", accountant="PLD")
+    assert alone.privacy_loss.startswith("epsilon 2, delta 1e-06, per holder")
+
+
+@pytest.mark.parametrize("margins", [9.0, None])
+def test_bounded_cells_alone_do_not_make_the_margins_true(margins: float | None) -> None:
+    """Margins are sums of cells, so bounding the cells is not enough; the card says what is."""
+    mechanism = CountReleasePlan(contributions=4, cells_stddev=9.0, margins_stddev=margins)
+    words = " ".join(not_promised(tiny_plan(COUNTS), mechanism))
+    assert ("also once per side" in words) == (margins is not None)
