@@ -5,7 +5,7 @@ need everybody's. All of them follow from eight arrays that simply add up::
 
     margins_of(m_tokyo) + margins_of(m_rest)     # equals margins_of(m_tokyo + m_rest)
 
-Noise for privacy is added to these arrays by the holder, before they leave; nothing here does that.
+Nothing here adds noise. A holder that protects its people makes these arrays of counts that it released with noise.
 """
 
 from __future__ import annotations

@@ -280,7 +280,10 @@ class DHGSILTask:
         return released_series(tables, estimates, stddev)
 
     def records(self, plan: Plan) -> dict[str, JsonValue]:
-        """What tells the raw records of a plan from others: a release of the same records need not be paid for twice."""
+        """What names the raw records of a plan: source and span, never a digest of the counts, which would leak them.
+
+        So other records under the same name get the release of the first ones, and cost nothing.
+        """
         data = data_section(plan)
         made = {"seed": plan.run.seed} if data.source == SYNTHETIC else {}
         return {"source": data.source, "start": data.start, "end": data.end, "world": data.world, **made}
@@ -314,6 +317,8 @@ class DHGSILTask:
 
     def prepare(self, tables: ODSeries, plan: Plan, share: Share, totals: Arrays) -> HolderWindows:
         """Windows of the holder's rows, with its own margins or those summed over all holders."""
+        if plan.trains_privately:  # the holder's own check: nobody has to have asked for a phase before
+            check_windows_apart(plan)
         data = data_section(plan)
         m = holder_index(tables, data, share, totals).apply(indexed_counts(tables, data))
         if share == "weights":

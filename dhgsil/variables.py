@@ -35,7 +35,9 @@ def measured_variables(margins: Margins, *, steps: int) -> np.ndarray:
     """
     out, into, stay = (trailing_mean(x, steps) for x in (margins.out, margins.into, margins.diagonal))
     entropy = normalised_entropy(margins.into, margins.in_mlogm)
-    retention = _ratio(stay, stay + out) if margins.diagonal.any() else _ratio(into - out, into + out)
+    # Decided for each step by its own past: a window must not tell whether anybody stayed in another.
+    stays = stay.any(axis=1, keepdims=True)
+    retention = np.where(stays, _ratio(stay, stay + out), _ratio(into - out, into + out))
     return np.stack([np.log1p(into), np.log1p(out), retention, trailing_mean(entropy, steps)], axis=1)
 
 

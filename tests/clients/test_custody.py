@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from clients.custody import KEY_FILE, Custody
+from clients.custody import KEY_FILE, Custody, holder_key
 from clients.policy import HolderPolicy
 from privacy.plan import CountReleasePlan
 from protocol.errors import BudgetExceededError, LedgerError, PolicyRefusedError
@@ -93,6 +96,26 @@ def test_the_key_is_for_its_owner_and_needed(tmp_path: Path) -> None:
     key.unlink()
     with pytest.raises(LedgerError):  # a new key is not the ledger's
         Custody.at(tmp_path, policy())
+
+
+def test_processes_that_begin_at_once_share_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that another process put there meanwhile is taken; a crash before that leaves no half of one."""
+    link, path, made = os.link, tmp_path / "holder" / KEY_FILE, []
+
+    def late(draft: Path, place: Path) -> None:
+        if not made:
+            made.append(Ed25519PrivateKey.generate())
+            encoding = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            place.write_bytes(made[0].private_bytes(*encoding))
+        link(draft, place)
+
+    monkeypatch.setattr(os, "link", late)
+    assert holder_key(path).public_key() == made[0].public_key()
+    assert [item.name for item in path.parent.iterdir()] == [KEY_FILE]
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        holder_key(tmp_path / "full" / KEY_FILE)
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_witnesses_show_a_rollback(tmp_path: Path) -> None:

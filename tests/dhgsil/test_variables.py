@@ -29,6 +29,15 @@ def test_without_a_diagonal_retention_is_the_net_balance() -> None:
     np.testing.assert_allclose(retention, [(5 - 2) / 7, (3 - 6) / 9, 0])
 
 
+def test_who_stays_at_one_step_changes_no_variable_of_another_window() -> None:
+    """Which form retention has is decided by the step's own past: private windows must not share one number."""
+    flow = np.repeat(FLOW[None] * (1 - np.eye(3)), 12, axis=0)
+    before = measured_variables(margins_of(flow), steps=3)
+    flow[6, 0, 0] = 1
+    after = measured_variables(margins_of(flow), steps=3)
+    assert np.flatnonzero((after != before).any(axis=(1, 2))).tolist() == [6, 7, 8]
+
+
 def test_t1_variables_read_the_past_only() -> None:
     """Labels at t do not change when everything after t does, and change when the last four steps do."""
     flow = np.random.default_rng(0).gamma(1.0, size=(20, 5, 5))

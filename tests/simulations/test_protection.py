@@ -227,6 +227,8 @@ def test_windows_that_carry_statistics_of_others_are_refused() -> None:
     ):
         with pytest.raises(PlanError, match="own window only"):
             mechanism_of(tiny_plan(WINDOWS | change), TASK, series)
+        with pytest.raises(PlanError, match="own window only"):  # the holder refuses too, whatever it was asked before
+            TASK.prepare(series, tiny_plan(WINDOWS | change), "weights", {})
     with pytest.raises(PlanError, match="training windows"):
         mechanism_of(tiny_plan(WINDOWS | {"training.batch_size": 1000}), TASK, series)
 
