@@ -150,7 +150,7 @@ def _rounds(run: Run) -> Iterator[ReleasedObject]:
     if run.mechanism is not None:
         yield _leaves(
             "length and hash of its ledger, with each answer", "post-processing", numbers=None, times=None,
-            goes_to="the coordinator and, through it, all holders, who remember them",
+            goes_to="the coordinator, who stores them, and through it all holders, who remember them while they run",
         )  # fmt: skip
 
 
