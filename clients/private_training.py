@@ -45,7 +45,7 @@ def train_round_privately(
         PrivacyUnitError: the model mixes examples.
     """
     mechanism = DPSGD(plan, stream, mode=mode)
-    if not state.steps:  # a model does not begin to mix later
+    if not state.steps:  # once; with vmap each example is a batch of its own anyway, later too
         check_examples_apart(task.loss, model, dataset.training_batch(dataset.examples(training.fit_on)[:4], draw=0))
     take_private_steps(
         mechanism,

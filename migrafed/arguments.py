@@ -158,7 +158,7 @@ def _simulate(nouns: _Nouns) -> None:
         "--ledgers",
         type=Path,
         metavar="DIR",
-        help="privacy ledgers of the simulated holders, kept between runs (default: new ones in the run's folder)",
+        help="privacy ledgers of the simulated holders, kept between runs; required for private runs on real data",
     )
     simulate.add_argument("--resume", type=Path, metavar="RUN", help="folder of an interrupted run of the same plan")
     _outputs(simulate)

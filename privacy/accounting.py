@@ -7,8 +7,9 @@ given together touch the same people and are composed jointly, which is far tigh
     epsilon([calls], delta=5e-7)            # 2.97
     epsilon([calls, calls], delta=1e-6)     # 4.16, not 5.94
 
-Estimates are pessimistic: rounding, cut tails and grids push them up, never down. Events must be fixed before the first
-of them is released; what is chosen after seeing a release goes through `privacy.filters`.
+Estimates are pessimistic: rounding, cut tails and grids push them up. What floating point may take away again stays
+below 1e-5 of epsilon; do not rely on a delta below 1e-12. Events must be fixed before the first of them is released;
+what is chosen after seeing a release goes through `privacy.filters`.
 
 Source: privacy loss distributions: Sommer et al. 2019, Koskela et al. 2020; dp-accounting. Rényi: Mironov 2017.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 from clients.custody import Custody, digest_of
 from clients.policy import HolderPolicy
 from dhgsil.series import ODSeries
-from dhgsil.task import DHGSILTask, check_windows_apart, data_section, split_of
+from dhgsil.task import SYNTHETIC, DHGSILTask, check_windows_apart, data_section, split_of
 from dhgsil.windows import window_origins
 from privacy.audits.check import CheckResult
 from privacy.audits.conformance import require_conformance
@@ -128,7 +128,12 @@ def open_custodies(plan: Plan, folder: Path) -> Iterator[dict[str, Custody]]:
 
 
 def check_budgets(
-    plan: Plan, task: DHGSILTask, mechanism: Mechanism, custodies: Mapping[str, Custody], run: str
+    plan: Plan,
+    task: DHGSILTask,
+    series: ODSeries,
+    mechanism: Mechanism,
+    custodies: Mapping[str, Custody],
+    run: str,
 ) -> None:
     """Whether every holder would allow and could pay for the run; changes nothing.
 
@@ -137,34 +142,46 @@ def check_budgets(
     """
     for name, custody in custodies.items():
         if isinstance(mechanism, CountReleasePlan):
-            campaign = count_campaign(plan, task, name, mechanism)
+            campaign = count_campaign(plan, task, series, name, mechanism)
             custody.check(mechanism, campaign)
         else:
             custody.check(mechanism, f"{run}, federated, weights")
 
 
-def count_campaign(plan: Plan, task: DHGSILTask, holder: str, mechanism: CountReleasePlan) -> str:
-    """The name of one holder's release: of which records, with which mechanism."""
-    regions = plan.federation.holders[holder]
-    made_of = {"holder": holder, "regions": regions, "records": task.records(plan), "mechanism": mechanism.digest()}
+def count_campaign(plan: Plan, task: DHGSILTask, series: ODSeries, holder: str, mechanism: CountReleasePlan) -> str:
+    """The name of one holder's release: of which records, on which public grid, with which mechanism."""
+    grid = [str(series.times[0]), str(series.times[-1]), series.step, *series.regions.codes]
+    made_of = {
+        "holder": holder,
+        "regions": plan.federation.holders[holder],
+        "records": task.records(plan),
+        "grid": grid,
+        "mechanism": mechanism.digest(),
+    }
     return f"counts {digest_of(made_of)[:32]}"
 
 
 def check_protection(
-    plan: Plan, task: DHGSILTask, mechanism: Mechanism, *, run: str, ledgers: Path | None
+    plan: Plan, task: DHGSILTask, series: ODSeries, mechanism: Mechanism, *, run: str, ledgers: Path | None
 ) -> list[CheckResult]:
     """Everything that must hold before a private run: the mechanisms conform, and every holder allows and can pay.
 
     Raises:
+        PlanError: real records, and no place for ledgers that outlives the run.
         ConformanceError: a mechanism failed its check.
         RefusedError: a holder's policy or budget.
     """
+    if ledgers is None and data_section(plan).source != SYNTHETIC:
+        raise PlanError(
+            "a privacy budget must outlive the run, or every run would spend it anew; say where the holders' ledgers "
+            "are kept with --ledgers DIR, the same for all runs on these records"
+        )
     results = require_conformance(production(ForecasterTraining(), ForecasterCounting()))
     for name in plan.federation.holders:
         policy_of(required(plan), name).check(mechanism)
     if ledgers is not None and ledgers.exists():
         with open_custodies(plan, ledgers) as custodies:
-            check_budgets(plan, task, mechanism, custodies, run)
+            check_budgets(plan, task, series, mechanism, custodies, run)
     return results
 
 
@@ -198,7 +215,9 @@ def release_all(
         held = task.held_by(series, codes)
         queries = task.counts(held)
         asked = queries if mechanism.margins_stddev is not None else {"cells": queries["cells"]}
-        noisy = protection.custodies[name].release_counts(count_campaign(plan, task, name, mechanism), asked, mechanism)
+        noisy = protection.custodies[name].release_counts(
+            count_campaign(plan, task, series, name, mechanism), asked, mechanism
+        )
         head = protection.custodies[name].head()
         journal.save_witness(name, head.length, head.head)
         parts.append(task.with_released(held, noisy.values, noisy.stddev, plan))

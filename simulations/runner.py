@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +108,11 @@ def simulate(
         check_ray()
     series = held_rows(load_series(plan, task, data), plan)
     baseline_names(plan)  # refuses unknown ones
-    Evaluation.of(plan, series)  # refuses what cannot be scored
+    Evaluation.of(plan, series if plan.privacy is None else blank(series))  # refuses what cannot be scored
     mechanism = mechanism_of(plan, task, series)
     if engine == "ray" and plan.trains_privately:
         raise PlanError("private training keeps its ledgers in this process; use --engine inprocess")
-    checks = check_protection(plan, task, mechanism, run=run_name(plan), ledgers=ledgers) if mechanism else []
+    checks = check_protection(plan, task, series, mechanism, run=run_name(plan), ledgers=ledgers) if mechanism else []
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
     started = time.monotonic()
     if series.num_regions <= SMALL:
@@ -165,6 +165,12 @@ def held_rows(series: ODSeries, plan: Plan) -> ODSeries:
                 raise PlanError(f"region '{code}' is held by '{owner[code]}' and '{name}'; give it to one of them")
             owner[code] = name
     return series.held_by(tuple(owner))
+
+
+def blank(series: ODSeries) -> ODSeries:
+    """The grid of a series with a count of 1 everywhere: what may be looked at before counts are released."""
+    ones = np.repeat(series.observed.astype(np.int64)[None, :, None], series.num_steps, axis=0)
+    return replace(series, counts=np.repeat(ones, series.num_regions, axis=2))
 
 
 @dataclass

@@ -30,8 +30,9 @@ from protocol.errors import (
 )
 from protocol.messages import EvaluateReply, Header, RoundRequest, StatisticsReply, TrainReply
 from simulations import protection
+from simulations.evaluation import Evaluation
 from simulations.protection import mechanism_of
-from simulations.runner import simulate
+from simulations.runner import blank, simulate
 from tests.plans import FILES, RecordingProgress, digests, series_of, tiny_plan
 
 COUNTS: dict[str, Any] = {
@@ -105,6 +106,44 @@ def test_one_release_serves_many_plans(tmp_path: Path) -> None:
         simulate(tiny_plan(COUNTS | budget | {"privacy.epsilon": 1.9}), out=tmp_path / "c", ledgers=ledgers)
     assert not (tmp_path / "c").exists()
     assert {name: verify_ledger(ledgers / name / "people/ledger").witness.length for name in lengths} == lengths
+
+
+def test_another_grid_is_another_release(tmp_path: Path) -> None:
+    """Two data sets of one source do not share a release only because their plans look alike."""
+    plan = tiny_plan(COUNTS)
+    series, mechanism = series_of(plan), mechanism_of(plan, TASK, series_of(plan))
+    assert isinstance(mechanism, CountReleasePlan)
+    shorter = series.between(None, str(series.times[-2]))
+    names = {protection.count_campaign(plan, TASK, each, "north", mechanism) for each in (series, shorter)}
+    assert len(names) == 2
+    assert protection.count_campaign(plan, TASK, blank(series), "north", mechanism) in names  # counts have no part
+
+
+def test_real_records_need_ledgers_that_outlive_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(COUNTS)
+    series, mechanism = series_of(plan), mechanism_of(plan, TASK, series_of(plan))
+    assert mechanism is not None
+    real = plan.model_copy(update={"data": {**plan.data, "source": "parquet", "world": None}})
+    with pytest.raises(PlanError, match="--ledgers DIR"):
+        protection.check_protection(real, TASK, series, mechanism, run="tiny", ledgers=None)
+
+
+def test_nothing_is_checked_on_raw_counts_before_they_are_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a private run starts at all does not depend on a count."""
+    seen: list[ODSeries] = []
+    original = Evaluation.of.__func__  # type: ignore[attr-defined]
+
+    def recorded(cls: type[Evaluation], plan: Any, series: ODSeries, **others: Any) -> Evaluation:
+        seen.append(series)
+        return original(cls, plan, series, **others)
+
+    monkeypatch.setattr(Evaluation, "of", classmethod(recorded))
+    simulate(tiny_plan(COUNTS | {"training.rounds": 1}), out=tmp_path / "run")
+    first, second = seen
+    assert np.unique(first.counts).tolist() == [1]
+    assert second.counts.dtype == np.float64
 
 
 def test_a_policy_that_forbids_the_plan_stops_it_before_anything_is_written(tmp_path: Path) -> None:
