@@ -228,7 +228,10 @@ def test_group_in_full_batches_is_one_of_larger_norm() -> None:
 def test_group_agrees_with_dp_accounting() -> None:
     event, group = GaussianSteps(noise_multiplier=3.0, sampling_rate=0.2, steps=10), 3
     theirs = from_mixture_gaussian_mechanism(
-        3.0, range(group + 1), stats.binom.pmf(range(group + 1), group, 0.2), value_discretization_interval=5e-3
+        3.0,
+        range(group + 1),
+        stats.binom.pmf(range(group + 1), group, 0.2).tolist(),
+        value_discretization_interval=5e-3,
     ).self_compose(10)
     found = group_epsilon(event, examples_per_person=group, delta=1e-5)
     assert found == pytest.approx(theirs.get_epsilon_for_delta(1e-5), rel=1e-3)
