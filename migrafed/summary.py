@@ -24,9 +24,25 @@ def result_facts(result: RunResult, report: Path) -> tuple[dict[str, str], list[
     facts = [("result", headline.sentence), ("", headline.detail)]
     facts.append(("holders", ", ".join(holder.name for holder in result.facts.holders)))
     facts.append(("privacy", result.card.headline))
+    facts += [("a person", line) for line in person_lines(result)]
     facts += [("budget", line) for line in budget_lines(result)]
     facts += [(name, paths[name]) for name in ("model", "metrics", "forecasts", "card", "log", "report")]
     return paths, facts
+
+
+def person_lines(result: RunResult) -> list[str]:
+    """What a promise to something that is no person is worth to somebody who is in several of them."""
+    said: dict[str, None] = {}
+    for promise in (promise for holder in result.card.holders for promise in holder.promises):
+        for count, owned in sorted(promise.person_epsilon.items()):
+            changed = _epsilon(promise.changed_epsilon.get(count))
+            words = f"epsilon {_epsilon(owned)} if they came and went, up to {changed} as they stay"
+            said[f"who is in {count} windows: {words}"] = None
+    return list(said)
+
+
+def _epsilon(value: float | None) -> str:
+    return "without bound" if value is None else f"{value:.3g}"
 
 
 def budget_lines(result: RunResult) -> list[str]:
