@@ -167,7 +167,7 @@ def check_protection(
     """Everything that must hold before a private run: the mechanisms conform, and every holder allows and can pay.
 
     Raises:
-        PlanError: real records, and no place for ledgers that outlives the run.
+        PlanError: real records without a place for ledgers that outlives the run, or without a public calendar.
         ConformanceError: a mechanism failed its check.
         RefusedError: a holder's policy or budget.
     """
@@ -175,6 +175,12 @@ def check_protection(
         raise PlanError(
             "a privacy budget must outlive the run, or every run would spend it anew; say where the holders' ledgers "
             "are kept with --ledgers DIR, the same for all runs on these records"
+        )
+    data = data_section(plan)
+    if data.source == "parquet" and (data.start is None or data.end is None):
+        raise PlanError(
+            "which steps there are must be public, and without dates the first and the last record would say it; set "
+            "data.start and data.end"
         )
     results = require_conformance(production(ForecasterTraining(), ForecasterCounting()))
     for name in plan.federation.holders:

@@ -119,13 +119,18 @@ def test_another_grid_is_another_release(tmp_path: Path) -> None:
     assert protection.count_campaign(plan, TASK, blank(series), "north", mechanism) in names  # counts have no part
 
 
-def test_real_records_need_ledgers_that_outlive_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_records_need_ledgers_that_outlive_the_run_and_a_public_calendar(tmp_path: Path) -> None:
     plan = tiny_plan(COUNTS)
     series, mechanism = series_of(plan), mechanism_of(plan, TASK, series_of(plan))
     assert mechanism is not None
     real = plan.model_copy(update={"data": {**plan.data, "source": "parquet", "world": None}})
     with pytest.raises(PlanError, match="--ledgers DIR"):
         protection.check_protection(real, TASK, series, mechanism, run="tiny", ledgers=None)
+    with pytest.raises(PlanError, match=r"data\.start and data\.end"):
+        protection.check_protection(real, TASK, series, mechanism, run="tiny", ledgers=tmp_path)
+    days = {"start": str(series.times[0]), "end": str(series.times[-1])}
+    dated = real.model_copy(update={"data": {**real.data, **days}})
+    assert protection.check_protection(dated, TASK, series, mechanism, run="tiny", ledgers=tmp_path) == []
 
 
 def test_nothing_is_checked_on_raw_counts_before_they_are_released(
