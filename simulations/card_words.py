@@ -134,9 +134,9 @@ def not_promised(plan: Plan, mechanism: Mechanism | None) -> Iterator[str]:
     if plan.privacy is not None and plan.privacy.score_against == "truth":
         yield "Errors were measured on raw counts, outside the promise; do that on synthetic or public data only."
     yield (
-        "What is charged elsewhere: only campaigns in these ledgers are added up. Runs that keep ledgers of their own, "
-        "as on synthetic data without --ledgers, holders under another name, and ledgers of the other unit (people, windows) know "
-        "nothing of each other; for the same records their epsilons add up."
+        "What is charged elsewhere: only campaigns in these ledgers are added up. Runs that keep ledgers of their own "
+        "(as on synthetic data without --ledgers), holders under another name, and ledgers of the other unit (people, "
+        "windows) know nothing of each other; for the same records their epsilons add up."
     )
     yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
     yield "What can be learnt from the time, size and number of messages, and from how long the run took."
