@@ -9,14 +9,11 @@ then is noise drawn and the release stored and handed out. The server's messages
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -36,6 +33,7 @@ from privacy.randomness import SecureStream
 from privacy.release import NoisyCounts, release_counts
 from protocol.errors import LedgerError
 from protocol.messages import LedgerHead, Witnesses
+from protocol.plan import digest_of
 
 KEY_FILE = "ledger.key.pem"
 LEDGER_FOLDER = "ledger"
@@ -103,13 +101,11 @@ class Custody:
             if seen.holder == self.policy.holder:
                 self.ledger.check_witness(Witness(seen.length, seen.head))
                 continue
-            before = self._peers.get(seen.holder)
-            if before is not None and (
-                seen.length < before.length or (seen.length == before.length and seen != before)
-            ):
+            if seen.contradicts(self._peers.get(seen.holder)):
                 raise LedgerError(
                     f"the ledger of holder '{seen.holder}' is shown with {seen.length} lines and another history than "
-                    f"the {before.length} seen before; it was rolled back, or the coordinator shows different ones"
+                    f"the {self._peers[seen.holder].length} seen before; it was rolled back, or the coordinator shows "
+                    "different ones"
                 )
             self._peers[seen.holder] = seen
 
@@ -185,8 +181,3 @@ def _make_key(path: Path) -> None:
             os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -16,7 +16,6 @@ The coordinator's plan is checked against it and never changes it::
 
 from __future__ import annotations
 
-import tomllib
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from privacy.campaign import check_population_delta
 from privacy.ledger import Terms
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError, PolicyRefusedError
-from protocol.plan import FrozenConfig, parse_config
+from protocol.plan import FrozenConfig, parse_config, read_toml
 
 _SECTION = "privacy"
 
@@ -97,12 +96,7 @@ def load_policy(path: Path) -> HolderPolicy:
     Raises:
         PlanError: no such file, not TOML, no such section, an unknown or missing key, or a value that breaks a rule.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PlanError(f"cannot read policy {path} ({error.strerror}); give the path of a holder.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"policy {path} is not valid TOML ({error}); correct that line") from None
+    values = read_toml(path, what="policy")
     section = values.get(_SECTION)
     if not isinstance(section, dict):
         raise PlanError(f"policy {path} has no section [{_SECTION}]; without a cap nothing may be released, so add it")

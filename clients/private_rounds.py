@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from safetensors.numpy import load, save
 
-from clients.custody import Custody, digest_of
+from clients.custody import Custody
 from clients.state import LocalState
 from privacy.plan import DPSGDPlan
 from protocol.errors import LedgerError
 from protocol.messages import Header, RoundRequest
+from protocol.plan import digest_of
 
 _STATE, _WEIGHT = "state", "weight:"
 

@@ -52,6 +52,12 @@ class LedgerHead:
     length: int
     head: str
 
+    def contradicts(self, before: LedgerHead | None) -> bool:
+        """Whether a ledger that was seen as `before` was rolled back or replaced since; one never seen is believed."""
+        return before is not None and (
+            self.length < before.length or (self.length == before.length and self.head != before.head)
+        )
+
 
 Witnesses = tuple[LedgerHead, ...]
 """The heads of all ledgers that somebody has seen so far, one per holder."""

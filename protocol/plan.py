@@ -193,8 +193,7 @@ class Plan(FrozenConfig):
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan, as 64 hexadecimal digits."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self.model_dump(mode="json"))
 
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -208,6 +207,25 @@ def parse_config(model: type[Config], values: Mapping[str, Any], *, where: str) 
         raise PlanError("; ".join(_explain(item, model, where) for item in error.errors())) from None
 
 
+def digest_of(value: JsonValue) -> str:
+    """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_toml(path: Path, *, what: str) -> dict[str, Any]:
+    """The content of a TOML file; `what` names it in errors.
+
+    Raises:
+        PlanError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read {what} {path} ({error.strerror}); give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{what} {path} is not valid TOML ({error}); correct that line") from None
+
+
 def load_plan(path: Path, *, overrides: Mapping[str, str] | None = None, seed: int | None = None) -> Plan:
     """Read and check a plan, the task's sections included.
 
@@ -219,12 +237,7 @@ def load_plan(path: Path, *, overrides: Mapping[str, str] | None = None, seed: i
     Raises:
         PlanError: no such file, not TOML, an unknown key or task, or a value that breaks a rule.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PlanError(f"cannot read plan {path} ({error.strerror}); give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"plan {path} is not valid TOML ({error}); correct that line") from None
+    values = read_toml(path, what="plan")
     for key, text in (overrides or {}).items():
         _override(values, key, text)
     if seed is not None:

@@ -193,11 +193,11 @@ class Coordinator:
         """Remember where a holder's ledger stands; one that became shorter was rolled back."""
         if seen is None:
             return
-        before = self._heads.get(seen.holder)
-        if before is not None and (seen.length < before.length or (seen.length == before.length and seen != before)):
+        if seen.contradicts(self._heads.get(seen.holder)):
             raise LedgerError(
                 f"the ledger of holder '{seen.holder}' has {seen.length} lines with another history than the "
-                f"{before.length} seen before; it was rolled back or replaced: ask the holder before going on"
+                f"{self._heads[seen.holder].length} seen before; it was rolled back or replaced: ask the holder before "
+                "going on"
             )
         self._heads[seen.holder] = seen
         self._journal.save_witness(seen.holder, seen.length, seen.head)

@@ -15,7 +15,7 @@ from math import ceil
 from operator import add
 from pathlib import Path
 
-from clients.custody import Custody, digest_of
+from clients.custody import Custody
 from clients.policy import HolderPolicy
 from dhgsil.series import ODSeries
 from dhgsil.task import SYNTHETIC, DHGSILTask, check_windows_apart, data_section, split_of
@@ -26,7 +26,7 @@ from privacy.audits.subject import production
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError
 from protocol.messages import LedgerHead
-from protocol.plan import Plan, PrivacySection
+from protocol.plan import Plan, PrivacySection, digest_of
 from protocol.tasks import Task
 from server.journal import Journal
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining

@@ -108,7 +108,8 @@ def simulate(
         check_ray()
     series = held_rows(load_series(plan, task, data), plan)
     baseline_names(plan)  # refuses unknown ones
-    Evaluation.of(plan, series if plan.privacy is None else blank(series))  # refuses what cannot be scored
+    # Refuses what cannot be scored, before anything is written.
+    evaluation = Evaluation.of(plan, series if plan.privacy is None else blank(series))
     mechanism = mechanism_of(plan, task, series)
     if engine == "ray" and plan.trains_privately:
         raise PlanError("private training keeps its ledgers in this process; use --engine inprocess")
@@ -128,8 +129,9 @@ def simulate(
             protection = Protection(mechanism, custodies)
             try:
                 seen = release_all(plan, task, series, protection, journal, progress)
-                raw = series if plan.privacy is not None and plan.privacy.score_against == "truth" else None
-                evaluation = Evaluation.of(plan, seen, truth=raw)
+                if plan.privacy is not None:
+                    raw = series if plan.privacy.score_against == "truth" else None
+                    evaluation = Evaluation.of(plan, seen, truth=raw)
                 for note in evaluation.calendar.notes:
                     progress.note(note)
                 work = Work(plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks)
