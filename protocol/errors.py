@@ -10,6 +10,7 @@ Every error names the offending value, the rule it breaks and the way out, and n
     │   └── RunFolderError                          a run folder that cannot be used as asked
     ├── ProtocolError                 exit code 1   a message that does not follow the protocol
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
+    ├── EngineError                   exit code 1   a query engine failed or dropped the connection; nothing was released
     ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
     │   ├── PolicyRefusedError                      the plan asks for more than the holder's policy allows
     │   ├── BudgetExceededError                     the budget left is smaller than what was asked
@@ -87,6 +88,13 @@ class ProtocolError(MigrafedError):
 
 class TrainingError(MigrafedError):
     """Training cannot go on."""
+
+
+class EngineError(MigrafedError):
+    """A query engine failed, or dropped the connection; nothing was released. Never holds the engine's own message.
+
+    An engine may quote a value of a row, or an address with a password, in what it says.
+    """
 
 
 class RefusedError(MigrafedError):
