@@ -10,7 +10,7 @@ Every error names the offending value, the rule it breaks and the way out, and n
     │   └── RunFolderError                          a run folder that cannot be used as asked
     ├── ProtocolError                 exit code 1   a message that does not follow the protocol
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
-    ├── EngineError                   exit code 1   a query engine failed or dropped the connection; nothing was released
+    ├── EngineError                   exit code 1   a query engine failed or hung up; nothing was released
     ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
     │   ├── PolicyRefusedError                      the plan asks for more than the holder's policy allows
     │   ├── BudgetExceededError                     the budget left is smaller than what was asked
