@@ -25,7 +25,7 @@ Language = Literal["zh", "en"]
 class QueryRules(FrozenConfig):
     """The rules by which raw queries become counts; the defaults are those of the published pipeline.
 
-    A query that may mean several cities (it names them, or a province with ``province_only = "spread"``) counts once and
+    A query that may mean several cities (it names them, or a province with ``province_only = "spread"``) counts once,
     whole, its city chosen by keyed hash. With ``several_cities = "weights"`` it counts in part in each: for counts
     without noise only.
     """
