@@ -3,17 +3,18 @@
 A rolling bound needs a memory. For every released step the book keeps (bucket, pseudonym, cells) of the persons who
 were counted in it, under the holder's secret, until no window of a later step reaches back to it::
 
-    book = ContributionBook.open(folder, secret, buckets=32).settled(mark_in)
-    used = book.used(first=day, window_days=365, ledger="2026")    # what the persons have used up
+    book = ContributionBook.open(folder, secret, mark_in, ledger="2026", buckets=32)
+    used = book.used(first=day, window_days=365, ledger="2026")         # what the persons have used up
     mark = book.record(Entry(day, day, "2026"), kept, window_days=365)  # on the disk when it returns
-    ledger.serve(..., request=f"... {mark}", ...)                   # only now
+    ledger.serve(..., request=f"... {mark}", ...)                       # only now
 
-The order is the point. A crash in between leaves a step in the book that was not released, and the next try takes it
-back (`settled`); there is never a release that the book does not know of. `mark` is a keyed digest of the whole book;
-bound into the ledger's line it shows a book that was changed, exchanged or put back. It is keyed because the ledger is
-shown to auditors, and a plain digest would let them test guesses such as "nobody was counted that day".
+The order is the point. A mark is a keyed digest of the whole book, and the book that counts is the one whose mark the
+last line of the ledger is bound to. So a crash between book and ledger leaves a book that no line names, which is
+passed over and later removed; there is never a release that the book does not know of; and a book that was changed,
+exchanged, lost or put back is refused. The mark is keyed because ledgers are shown to auditors, and a plain digest
+would let them test guesses such as "nobody was counted that day".
 
-    manifest.json              the steps in the book, digests of their files, the mark before; replaced as a whole
+    manifest-MARK.json         the steps in the book and the digests of their files; at most two after a crash
     STEP-DIGEST.parquet        one file per step, never changed
 
 Modes are 0700 and 0600. The book is a function of raw data and never leaves the holder.
@@ -36,7 +37,7 @@ from clients.private_files import make_private_folder, write_private
 from protocol.errors import LedgerError
 
 VERSION = 1
-MANIFEST = "manifest.json"
+MANIFESTS = "manifest-*.json"
 KEPT = pa.schema([("bucket", pa.int32()), ("person", pa.int64()), ("kept", pa.int32())])
 USED = pa.schema([("bucket", pa.int32()), ("person", pa.int64()), ("used", pa.int32())])
 WAY_OUT = (
@@ -62,13 +63,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """State of a book: its steps in order, and the mark, in which ledger, that was bound before the last one."""
+    """State of a book: its steps in order."""
 
     key_check: str
     buckets: int
     entries: tuple[Entry, ...] = ()
-    bound_before: str = ""
-    bound_in: str = ""
 
     def to_bytes(self) -> bytes:
         """One fixed encoding."""
@@ -98,77 +97,63 @@ class ContributionBook:
     window of `window_days` days, nor over all steps of one ledger.
     """
 
-    def __init__(self, folder: Path, secret: bytes, manifest: Manifest, bound: tuple[str, str] | None = None) -> None:
-        self._folder, self._secret, self._manifest, self._bound = folder, secret, manifest, bound
+    def __init__(self, folder: Path, secret: bytes, manifest: Manifest) -> None:
+        self._folder, self._secret, self._manifest = folder, secret, manifest
 
     def __repr__(self) -> str:
         return f"ContributionBook({self._folder})"  # neither secret nor persons
 
     @classmethod
-    def open(cls, folder: Path, secret: bytes, *, buckets: int) -> Self:
-        """Read the book and check every file of it; an empty one where there is none yet. Writes nothing.
+    def open(
+        cls, folder: Path, secret: bytes, mark_in: Callable[[str], str], *, ledger: str, buckets: int
+    ) -> ContributionBook:
+        """The book that the ledgers know, with every file of it checked; an empty one before the first release.
+
+        Writes nothing.
+
+        Args:
+            folder: Where it lies.
+            secret: Under which its persons were hashed.
+            mark_in: The mark that the last release of a ledger is bound to; "" where nothing was released.
+            ledger: Name of the ledger that is to be written now.
+            buckets: Into how many buckets persons are hashed.
 
         Raises:
-            LedgerError: damaged, of another secret, or with persons hashed into another number of buckets.
+            LedgerError: lost, damaged, put back, of another secret, or with another number of buckets.
         """
-        path, check = folder / MANIFEST, keyed(secret, b"check")
-        if not path.exists():
-            return cls(folder, secret, Manifest(check, buckets))
-        try:
-            manifest = Manifest.from_bytes(path.read_bytes())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            raise LedgerError(f"the book of contributions in {folder} cannot be read; {WAY_OUT}") from None
-        if manifest.key_check != check:
+        known = [_read(path) for path in sorted(folder.glob(MANIFESTS))]
+        found = [manifest for manifest in known if manifest is not None]
+        check = keyed(secret, b"check")
+        if any(manifest.key_check != check for manifest in found):
             raise LedgerError(f"the book of contributions in {folder} was kept under another secret; {WAY_OUT}")
-        if manifest.buckets != buckets:
+        # Only a book that the last line of its ledger names counts; of several ledgers' the latest.
+        bound = [one for one in found if _mark(secret, one) == mark_in(one.entries[-1].ledger)]
+        book = max(bound, key=lambda manifest: manifest.entries[-1].first, default=Manifest(check, buckets))
+        opened = cls(folder, secret, book)
+        # A book that counts for nothing must have just one step that was not released, and its ledger no other.
+        passed_over = {one.entries[-1].ledger for one in found} - {one.entries[-1].ledger for one in bound}
+        if (
+            len(known) > len(found)
+            or (mark_in(ledger) and (not book.entries or book.entries[-1].ledger != ledger))
+            or any(mark_in(name) for name in passed_over)
+            or (not bound and any(len(one.entries) > 1 for one in found))
+        ):
             raise LedgerError(
-                f"the book of contributions in {folder} has {manifest.buckets} buckets, not {buckets}; {WAY_OUT}"
+                f"the book of contributions in {folder} that the last release is bound to is missing: older, changed, "
+                f"exchanged or lost; {WAY_OUT}"
             )
-        book = cls(folder, secret, manifest)
-        for entry in manifest.entries:
-            book._content(entry)
-        return book
+        if book.buckets != buckets:
+            raise LedgerError(
+                f"the book of contributions in {folder} has {book.buckets} buckets, not {buckets}; {WAY_OUT}"
+            )
+        for entry in book.entries:
+            opened._content(entry)
+        return opened
 
     @property
     def latest(self) -> Entry | None:
         """The step that was added last."""
         return self._manifest.entries[-1] if self._manifest.entries else None
-
-    @property
-    def mark(self) -> str:
-        """Keyed digest of the whole book; "" while it is empty."""
-        return keyed(self._secret, b"mark", self._manifest.to_bytes()) if self.latest else ""
-
-    def settled(self, mark_in: Callable[[str], str], *, ledger: str) -> ContributionBook:
-        """The book as the ledgers know it: without its latest step, if a crash came before the release of that step.
-
-        Args:
-            mark_in: The mark that the last release of a ledger is bound to; "" where nothing was released.
-            ledger: Name of the ledger that is to be written now.
-
-        Raises:
-            LedgerError: the ledgers know of another book.
-        """
-        latest, here = self.latest, self._manifest
-        if latest is None:
-            if mark_in(ledger):
-                raise LedgerError(f"{self._folder} holds no book of contributions, but steps were released; {WAY_OUT}")
-            return self._with(here, ("", ""))
-        if latest.ledger == ledger or not mark_in(ledger):
-            released = mark_in(latest.ledger)
-            if released == self.mark:
-                return self._with(here, (self.mark, latest.ledger))
-            # Else the latest step must be one that was not released, on top of what was.
-            before = here.bound_before if here.bound_in == latest.ledger else ""
-            if released == before and (not here.bound_in or mark_in(here.bound_in) == here.bound_before):
-                return self._with(replace(here, entries=here.entries[:-1]), (here.bound_before, here.bound_in))
-        raise LedgerError(
-            f"the book of contributions in {self._folder} is not the one that the last release of ledger '{ledger}' is "
-            f"bound to: older, changed or exchanged; {WAY_OUT}"
-        )
-
-    def _with(self, manifest: Manifest, bound: tuple[str, str]) -> ContributionBook:
-        return ContributionBook(self._folder, self._secret, manifest, bound)
 
     def used(self, *, first: dt.date, window_days: int, ledger: str) -> pa.Table:
         """Cells that each person has used up when the step that begins on `first` is to be released.
@@ -187,9 +172,10 @@ class ContributionBook:
         return summed.rename_columns({"kept_sum": "used"}).select(USED.names).cast(USED)
 
     def record(self, entry: Entry, kept: pa.Table, *, window_days: int) -> str:
-        """Add a step to a settled book and bring it to the disk; steps that no later window can reach are let go of.
+        """Add a step and bring it to the disk, beside the book without it, which counts until the step is released.
 
-        Every step that is added must be released, and that be said (`released`), before the next one is added.
+        Every step that is added must be released before the next one is added. Steps that no later window can reach
+        are let go of.
 
         Args:
             entry: The step; its file is named here.
@@ -200,36 +186,30 @@ class ContributionBook:
             The mark of the book, to be bound into the ledger's line.
 
         Raises:
-            LedgerError: it cannot be written, or was not settled; then nothing may be released.
+            LedgerError: it cannot be written; then nothing may be released.
         """
-        if self._bound is None:
-            raise LedgerError("the book of contributions was not compared with the ledgers; nothing was released")
         content = _parquet(kept)
         digest = hashlib.sha256(content).hexdigest()
-        # The name tells of the content, so that the file which the manifest on the disk still names stays as it is.
         entry = replace(entry, file=f"{entry.first}-{digest[:16]}.parquet", sha256=digest)
         reach = {"window_days": window_days, "ledger": entry.ledger}
         rest = [one for one in self._manifest.entries if _counts(one, entry.first, **reach)]
-        manifest = replace(self._manifest, entries=(*rest, entry), bound_before=self._bound[0], bound_in=self._bound[1])
+        manifest = replace(self._manifest, entries=(*rest, entry))
         try:
             make_private_folder(self._folder)
+            self._let_go()
             write_private(self._folder / entry.file, content)
-            write_private(self._folder / MANIFEST, manifest.to_bytes())
-            self._let_go(keep={MANIFEST, *(one.file for one in manifest.entries)})
+            write_private(self._folder / _name(_mark(self._secret, manifest)), manifest.to_bytes())
         except OSError as error:
             raise LedgerError(
                 f"cannot write the book of contributions in {self._folder} ({error.strerror or error}); nothing was "
                 "released: see to that and ask again"
             ) from error
-        self._manifest, self._bound = manifest, None
-        return self.mark
+        self._manifest = manifest
+        return _mark(self._secret, manifest)
 
-    def released(self) -> ContributionBook:
-        """The same book once its latest step was released: settled, so that the next one may be added."""
-        return self._with(self._manifest, (self.mark, self.latest.ledger if self.latest else ""))
-
-    def _let_go(self, *, keep: set[str]) -> None:
-        """Remove the files that the manifest does not name, those that a crash left included."""
+    def _let_go(self) -> None:
+        """Remove what this book does not name: the book before it, and what a crash left."""
+        keep = {_name(_mark(self._secret, self._manifest)), *(one.file for one in self._manifest.entries)}
         for path in self._folder.iterdir():
             if path.name not in keep:
                 path.unlink()
@@ -253,6 +233,23 @@ class ContributionBook:
 def keyed(secret: bytes, purpose: bytes, content: bytes = b"") -> str:
     """32 bytes of BLAKE2b under the secret, apart for each purpose, as hexadecimal digits."""
     return hashlib.blake2b(content, key=secret, digest_size=32, person=b"book " + purpose).hexdigest()
+
+
+def _mark(secret: bytes, manifest: Manifest) -> str:
+    return keyed(secret, b"mark", manifest.to_bytes())
+
+
+def _name(mark: str) -> str:
+    return MANIFESTS.replace("*", mark[:16])
+
+
+def _read(path: Path) -> Manifest | None:
+    """A manifest with at least one step, or None if the file holds something else."""
+    try:
+        manifest = Manifest.from_bytes(path.read_bytes())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return manifest if manifest.entries else None
 
 
 def _counts(entry: Entry, first: dt.date, *, window_days: int, ledger: str) -> bool:
