@@ -1,7 +1,7 @@
-"""Addresses as numbers: parsing, the ranges that belong to nobody, and a MaxMind-format database as sorted ranges.
+"""Ranges of addresses: those that belong to nobody, and those of a MaxMind-format database.
 
-Every address is 128 bits, an IPv4 address the highest 32 of them. A table of ranges is the sorted first address of each
-range and its value; the value of an address is that of the last range beginning at or before it::
+A table of ranges is the sorted first address of each range and its value; the value of an address is that of the last
+range beginning at or before it. IPv4 addresses are 32-bit numbers, IPv6 addresses 16 bytes::
 
     value = values[searchsorted(starts, address, side="right") - 1]
 
@@ -11,8 +11,7 @@ Source: MaxMind DB File Format Specification 2.0 (search tree); IANA special-pur
 from __future__ import annotations
 
 import ipaddress
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,56 +33,19 @@ SPECIAL_IPV6 = (
 )  # fmt: skip
 """As above; 2001::/23 holds Teredo, whose records would tell the place of a server, not of a person."""
 
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-_TRANSLATED = bytes.fromhex("0064ff9b") + b"\0" * 8
-_6TO4 = b"\x20\x02"
-
-
-@dataclass(frozen=True, eq=False)
-class Addresses:
-    """Parsed addresses: 16 bytes each (IPv4: the first 4), and which of them are IPv4 or malformed.
-
-    Shapes: keys (n,) S16, ipv4 (n,) bool, malformed (n,) bool
-    """
-
-    keys: np.ndarray
-    ipv4: np.ndarray
-    malformed: np.ndarray
-
-    @classmethod
-    def parsed(cls, texts: Sequence[str]) -> Addresses:
-        """Addresses of texts. An IPv4 address inside an IPv6 one (mapped, translated, 6to4) is taken out of it."""
-        packed = [_packed(text) for text in texts]
-        lengths = np.fromiter(map(len, packed), dtype=np.int64, count=len(packed))
-        keys = np.frombuffer(b"".join(p.ljust(16, b"\0") for p in packed), dtype="S16")
-        return cls(keys, lengths == 4, lengths == 0)
-
-
-def _packed(text: str) -> bytes:
-    """The 4 or 16 bytes of an address, none if it is malformed; a zone id (``%eth0``) is cut off."""
-    try:
-        if ":" not in text:
-            return socket.inet_pton(socket.AF_INET, text)
-        packed = socket.inet_pton(socket.AF_INET6, text.partition("%")[0])
-    except (OSError, ValueError):
-        return b""
-    if packed.startswith((_MAPPED, _TRANSLATED)):
-        return packed[12:]
-    return packed[2:6] if packed.startswith(_6TO4) else packed
-
 
 @dataclass(frozen=True, eq=False)
 class AddressRanges:
     """Ranges that cover all addresses of a family; see the module.
 
-    Shapes: starts (m,) S16, sorted, the first all zero bits; values (m,)
+    Shapes: starts (m,) uint32 or S16, sorted, the first 0; values (m,)
     """
 
     starts: np.ndarray
     values: np.ndarray
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """The value of each address.  Shapes: keys (n,) S16 -> (n,)"""
+        """The value of each address.  Shapes: keys (n,) of the type of `starts` -> (n,)"""
         return self.values[np.searchsorted(self.starts, keys, side="right") - 1]
 
     def with_values(self, values: np.ndarray) -> AddressRanges:
@@ -93,16 +55,21 @@ class AddressRanges:
 
 
 def special_ranges(networks: Iterable[str]) -> AddressRanges:
-    """Ranges whose value is whether they lie in one of `networks`."""
-    ends = {0: False}
-    for network in ipaddress.collapse_addresses(ipaddress.ip_network(name) for name in networks):
-        shift = 128 - network.max_prefixlen
-        ends[int(network.network_address) << shift] = True
-        ends.setdefault(int(network.broadcast_address) + 1 << shift, False)
-    ends.pop(1 << 128, None)
+    """Ranges whose value is whether they lie in one of `networks`, all of one family and none inside another."""
+    ends, bits = {0: False}, 128
+    for network in map(ipaddress.ip_network, networks):
+        bits = network.max_prefixlen
+        ends[int(network.network_address)] = True
+        ends.setdefault(int(network.broadcast_address) + 1, False)
+    ends.pop(1 << bits, None)
     starts = sorted(ends)
-    keys = np.frombuffer(b"".join(start.to_bytes(16, "big") for start in starts), dtype="S16")
-    return AddressRanges(keys, np.array([ends[start] for start in starts]))
+    packed = b"".join(start.to_bytes(bits // 8, "big") for start in starts)
+    return AddressRanges(_keys(packed, bits), np.array([ends[start] for start in starts]))
+
+
+def _keys(packed: bytes, bits: int) -> np.ndarray:
+    """Addresses as they are compared: numbers of 32 bits, or 16 bytes."""
+    return np.frombuffer(packed, ">u4").astype(np.uint32) if bits == 32 else np.frombuffer(packed, "S16")
 
 
 class SearchTree:
@@ -129,7 +96,7 @@ class SearchTree:
         return self._ranges(self._ipv4_start, 32, aliased=-1)
 
     def ipv6(self) -> AddressRanges:
-        """Ranges of the IPv6 addresses; those that hold an IPv4 address are left empty, see `Addresses.parsed`."""
+        """Ranges of the IPv6 addresses; those that hold an IPv4 address are left empty, see `addresses.parsed`."""
         if not self._ipv6:
             return AddressRanges(np.zeros(1, dtype="S16"), np.zeros(1, dtype=np.int64))
         return self._ranges(0, 128, aliased=self._ipv4_start)
@@ -169,13 +136,10 @@ class SearchTree:
             bit = np.uint64(1) << np.uint64(63 - level % 64)
             high = np.concatenate([high, high | bit if level < 64 else high])
             low = np.concatenate([low, low if level < 64 else low | bit])
-        return _sorted_ranges(*(np.concatenate(part) for part in zip(*leaves, strict=True)))
-
-
-def _sorted_ranges(high: np.ndarray, low: np.ndarray, values: np.ndarray) -> AddressRanges:
-    order = np.lexsort((low, high))
-    keys = np.stack([high[order], low[order]], axis=1).astype(">u8")
-    return AddressRanges(np.frombuffer(keys.tobytes(), dtype="S16"), values[order])
+        high, low, values = (np.concatenate(part) for part in zip(*leaves, strict=True))
+        order = np.lexsort((low, high))
+        packed = np.stack([high[order], low[order]], axis=1).astype(">u8").view(np.uint8)[:, : depth // 8].tobytes()
+        return AddressRanges(_keys(packed, depth), values[order])
 
 
 def damaged(path: Path) -> DataError:

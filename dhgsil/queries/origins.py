@@ -25,12 +25,12 @@ import pyarrow.compute as pc
 from dhgsil.queries.address_ranges import (
     SPECIAL_IPV4,
     SPECIAL_IPV6,
-    Addresses,
     AddressRanges,
     SearchTree,
     damaged,
     special_ranges,
 )
+from dhgsil.queries.addresses import parsed
 from dhgsil.queries.cities import CityList
 from protocol.errors import DataError
 
@@ -90,8 +90,9 @@ class AddressBook:
         records, first, inverse = np.unique(ranges.values, return_index=True, return_inverse=True)
         found = np.full(len(records), -1 - AddressStatus.UNKNOWN, dtype=np.int32)
         for position in np.flatnonzero(records):
-            key = ranges.starts[first[position]].ljust(16, b"\0")
-            found[position] = self._reading.city(reader.get(IPv4Address(key[:4]) if ipv4 else IPv6Address(key)))
+            start = ranges.starts[first[position]]
+            address = IPv4Address(int(start)) if ipv4 else IPv6Address(bytes(start).ljust(16, b"\0"))
+            found[position] = self._reading.city(reader.get(address))
         return ranges.with_values(found[inverse])
 
     def origins(self, addresses: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -99,23 +100,23 @@ class AddressBook:
 
         Shapes: addresses (n,) text -> (n,) int32, (n,) int8
         """
-        encoded = pc.dictionary_encode(pc.utf8_trim_whitespace(addresses))
+        encoded = pc.call_function("utf8_trim_whitespace", [addresses]).dictionary_encode()
         distinct = self._found(encoded.dictionary)
         codes = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
         found = np.append(distinct, np.int32(-1 - AddressStatus.MISSING))[codes]
         return np.maximum(found, -1), np.where(found < 0, -1 - found, AddressStatus.KNOWN).astype(np.int8)
 
     def _found(self, distinct: pa.Array) -> np.ndarray:
-        texts = distinct.to_pylist()
-        parsed = Addresses.parsed(texts)
-        found = np.full(len(texts), -1 - AddressStatus.UNKNOWN, dtype=np.int32)
-        for family, ranges, special in (
-            (parsed.ipv4, self._ipv4, self._special_ipv4),
-            (~parsed.ipv4 & ~parsed.malformed, self._ipv6, self._special_ipv6),
+        addresses = parsed(distinct)
+        found = np.full(len(distinct), -1 - AddressStatus.UNKNOWN, dtype=np.int32)
+        for family, keys, ranges, special in (
+            (4, addresses.ipv4, self._ipv4, self._special_ipv4),
+            (6, addresses.ipv6, self._ipv6, self._special_ipv6),
         ):
-            keys = parsed.keys[family]
-            found[family] = np.where(special.find(keys), -1 - AddressStatus.PRIVATE, ranges.find(keys))
-        found[np.array([not text for text in texts], dtype=bool)] = -1 - AddressStatus.MISSING
+            rows = np.flatnonzero(addresses.family == family)
+            found[rows] = np.where(special.find(keys[rows]), -1 - AddressStatus.PRIVATE, ranges.find(keys[rows]))
+        blank = pc.call_function("equal", [distinct, ""]).to_numpy(zero_copy_only=False)
+        found[blank] = -1 - AddressStatus.MISSING
         return found
 
 
@@ -123,7 +124,7 @@ class RecordReading:
     """What a record of the database says about the city."""
 
     def __init__(self, cities: CityList, geonames: Mapping[int, str], country: str | None) -> None:
-        self._index = {code: index for index, code in enumerate(cities.codes)}
+        self._index = cities.index
         self._geonames, self._country = geonames, country
 
     def city(self, record: object) -> int:
