@@ -145,31 +145,45 @@ def make_world(config: WorldConfig, seed: int | np.random.Generator) -> World:
         config: Sizes and effects.
         seed: Seed or generator; places, paths, shocks and counts draw from streams of their own.
     """
-    places, levels, paths, shock_draws, counts = np.random.default_rng(seed).spawn(5)
+    *streams, counts = np.random.default_rng(seed).spawn(5)
+    regions, times, truth = _truth(config, *streams)
+    return World(series=_series(config, times, regions, _draw(config, truth, counts)), truth=truth)
+
+
+def make_truth(config: WorldConfig, seed: int | np.random.Generator) -> tuple[Regions, np.ndarray, Truth]:
+    """Regions, first days of the periods and truth of the world that `make_world` builds, without drawing counts."""
+    *streams, _ = np.random.default_rng(seed).spawn(5)
+    return _truth(config, *streams)
+
+
+def _truth(
+    config: WorldConfig,
+    places: np.random.Generator,
+    levels: np.random.Generator,
+    paths: np.random.Generator,
+    shock_draws: np.random.Generator,
+) -> tuple[Regions, np.ndarray, Truth]:
     regions, provinces = _place_regions(config, places)
     distance = regions.distance_km()
     attraction, outflow, hubs = _levels(config, distance, levels)
     times = _times(config)
     shocks = _plant_shocks(config, distance, shock_draws)
     decay = np.maximum(0.0, config.decay + config.decay_sd * levels.standard_normal(len(regions)))
-    truth = _calibrated(
-        config,
-        Truth(
-            attraction=attraction,
-            outflow=outflow,
-            attraction_path=_paths(config, attraction, times, paths) + _shock_path(config, shocks, "attraction_effect"),
-            outflow_path=_paths(config, outflow, times, paths) + _shock_path(config, shocks, "outflow_effect"),
-            pair_effect=_pair_effect(config, distance, decay, provinces),
-            psi=_season(config, times, home=False),
-            psi_home=_season(config, times, home=True),
-            decay=decay,
-            provinces=provinces,
-            hubs=hubs,
-            shocks=shocks,
-            home_gradient=config.home_gradient,
-        ),
+    truth = Truth(
+        attraction=attraction,
+        outflow=outflow,
+        attraction_path=_paths(config, attraction, times, paths) + _shock_path(config, shocks, "attraction_effect"),
+        outflow_path=_paths(config, outflow, times, paths) + _shock_path(config, shocks, "outflow_effect"),
+        pair_effect=_pair_effect(config, distance, decay, provinces),
+        psi=_season(config, times, home=False),
+        psi_home=_season(config, times, home=True),
+        decay=decay,
+        provinces=provinces,
+        hubs=hubs,
+        shocks=shocks,
+        home_gradient=config.home_gradient,
     )
-    return World(series=_series(config, times, regions, _draw(config, truth, counts)), truth=truth)
+    return regions, times, _calibrated(config, truth)
 
 
 def _place_regions(config: WorldConfig, rng: np.random.Generator) -> tuple[Regions, np.ndarray]:
