@@ -4,7 +4,7 @@ Whatever is made of raw records leaves through here: the policy is asked, the bu
 then is noise drawn and the release stored and handed out. The server's messages decide none of it::
 
     custody = Custody.at(folder, policy)
-    noisy = custody.release_counts(campaign, queries, mechanism)  # the same campaign: the same bytes again
+    noisy = custody.release_counts(campaign, lambda: queries, mechanism)  # the same campaign: the same bytes again
 """
 
 from __future__ import annotations
@@ -121,9 +121,14 @@ class Custody:
         self.ledger.check_budget(campaign, cost)
 
     def release_counts(
-        self, campaign: str, queries: Mapping[str, np.ndarray], mechanism: CountReleasePlan
+        self, campaign: str, queries: Callable[[], Mapping[str, np.ndarray]], mechanism: CountReleasePlan
     ) -> NoisyCounts:
         """Release a holder's counts with noise, once; the same campaign again returns the stored release, at no cost.
+
+        Args:
+            campaign: Names the release.
+            queries: Makes the bounded counts; called only if they have not been released yet.
+            mechanism: Noise of each query.
 
         Raises:
             PolicyRefusedError: see `check`.
@@ -134,7 +139,7 @@ class Custody:
         self.reserve(campaign, mechanism, request=request, rounds=1)
 
         def produce() -> bytes:
-            return release_counts(queries, mechanism, SecureStream()).to_bytes()
+            return release_counts(queries(), mechanism, SecureStream()).to_bytes()
 
         return NoisyCounts.from_bytes(self.ledger.serve(campaign, 1, request=request, produce=produce))
 

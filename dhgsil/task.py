@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from dhgsil.calendars import calendar_features
@@ -33,6 +33,7 @@ from dhgsil.margins import Margins, margins_of
 from dhgsil.model import DHGSIL, draw_dropout, personal_parameter_names
 from dhgsil.model_config import DataConfig, ModelConfig, ModelSpec
 from dhgsil.noisy_counts import count_queries, estimate_counts, released_series
+from dhgsil.queries.rules import QueryRules
 from dhgsil.readers import SOURCES, read_series
 from dhgsil.regions import Regions
 from dhgsil.series import ODSeries
@@ -43,6 +44,7 @@ from protocol.plan import FrozenConfig, Plan, Share
 from protocol.tasks import Arrays
 
 SYNTHETIC = "synthetic"
+JOB_QUERIES = "job_queries"
 _MARGIN = "margin."
 SEASONS: dict[Step, int] = {"day": 7, "week": 1, "month": 1}
 """Steps after which a pattern may repeat within a training span of ordinary length."""
@@ -59,22 +61,43 @@ class SplitDates(FrozenConfig):
     test: str
 
 
-class DataSection(DataConfig):
-    """``[data]`` of a plan: which series, which span of it, and how it is cut into windows."""
+class QuerySection(FrozenConfig):
+    """``[data.queries]``: the days and rules by which raw job queries become counts. Public, the same for all holders."""
 
-    source: Literal["synthetic", "parquet", "japan_pref_daily", "us_state_daily"]
+    step: Step = "week"
+    zone: str = Field(default="Asia/Shanghai", description="where a day begins and ends")
+    rules: QueryRules = QueryRules()
+
+
+class DataSection(DataConfig):
+    """``[data]`` of a plan: which series, which span of it, and how it is cut into windows.
+
+    ``source = "job_queries"``: raw queries, a table of its own at each holder; with ``[data.world]`` they are made up.
+    """
+
+    source: Literal["synthetic", "job_queries", "parquet", "japan_pref_daily", "us_state_daily"]
     start: str | None = None
     end: str | None = None
     index: Mode = "total_share"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     split: SplitDates | None = None
     world: dict[str, JsonValue] | None = None
+    queries: QuerySection | None = None
 
     @model_validator(mode="after")
-    def _world_belongs_to_synthetic(self) -> DataSection:
-        if self.world is not None and self.source != SYNTHETIC:
+    def _sections_belong_to_the_source(self) -> DataSection:
+        if self.world is not None and self.source not in (SYNTHETIC, JOB_QUERIES):
             raise ValueError(f'[data.world] describes a synthetic world, but source = "{self.source}"; remove one')
+        if self.queries is not None and self.source != JOB_QUERIES:
+            raise ValueError(f'[data.queries] is about raw queries, but source = "{self.source}"; remove one')
+        if self.source == JOB_QUERIES and self.world is None and (self.start is None or self.end is None):
+            raise ValueError("the days that raw queries are counted on must be public; set data.start and data.end")
         return self
+
+    @property
+    def made_up(self) -> bool:
+        """Whether a world of ours makes the records, so that there is nobody to protect."""
+        return self.source == SYNTHETIC or self.world is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +308,7 @@ class DHGSILTask:
         So other records under the same name get the release of the first ones, and cost nothing.
         """
         data = data_section(plan)
-        made = {"seed": plan.run.seed} if data.source == SYNTHETIC else {}
+        made = {"seed": plan.run.seed} if data.made_up else {}
         return {"source": data.source, "start": data.start, "end": data.end, "world": data.world, **made}
 
     def public(self, tables: ODSeries) -> Grid:

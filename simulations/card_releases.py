@@ -34,6 +34,7 @@ class Run:
     Args:
         series: The counts that models were trained on: raw ones, or what was released.
         model_numbers: Numbers in the shared weights of a model.
+        bounded: Whether the counts were made of records with a bound on each person, rather than came counted.
     """
 
     plan: Plan
@@ -42,6 +43,7 @@ class Run:
     tables: RunTables
     facts: RunFacts
     model_numbers: int
+    bounded: bool = False
 
     @property
     def seen(self) -> Origin:

@@ -114,13 +114,13 @@ _PROTECTED = (
 )
 
 
-def not_promised(plan: Plan, mechanism: Mechanism | None) -> Iterator[str]:
-    """What a reader could believe and must not."""
+def not_promised(plan: Plan, mechanism: Mechanism | None, *, bounded: bool = False) -> Iterator[str]:
+    """What a reader could believe and must not; `bounded`: counts were made of records, with a bound on each person."""
     if mechanism is None:
         yield from _unprotected(plan)
         return
     if isinstance(mechanism, CountReleasePlan):
-        yield _assumed(mechanism)
+        yield _ACCOUNTS if bounded else _assumed(mechanism)
         yield "The regions, the steps, who takes part and how noisy each release is are public."
     else:
         yield (
@@ -143,6 +143,12 @@ def not_promised(plan: Plan, mechanism: Mechanism | None) -> Iterator[str]:
     yield "Groups: people who move alike, a household say, have about as many times the epsilon as they are."
     yield "What is true of the crowd: differential privacy hides who took part, not what everybody does."
     yield "A holder may lie: nothing here proves that it bounded contributions or added its noise."
+
+
+_ACCOUNTS = (
+    "A person is one user key in the holder's table: somebody with two accounts counts as two. Which rows are queries "
+    "about a job is decided by public rules and keyword lists, row by row and for each person apart."
+)
 
 
 def _unprotected(plan: Plan) -> Iterator[str]:

@@ -48,7 +48,7 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
     accountant = f"{ACCOUNTANT[:-1]} {importlib.metadata.version('dp-accounting')})"
     holders = ()
     if mechanism is not None:
-        holders = tuple(_holder_card(plan, name, custody, mechanism, accountant) for name, custody in custodies.items())
+        holders = tuple(_holder_card(run, name, custody, mechanism, accountant) for name, custody in custodies.items())
     return PrivacyCard(
         version=version,
         run=run.facts.run,
@@ -64,7 +64,7 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
         released=tuple(released(run)),
         audits=tuple(finding(check) for check in checks),
         parties=parties(mechanism),
-        not_promised=tuple(not_promised(plan, mechanism)),
+        not_promised=tuple(not_promised(plan, mechanism, bounded=run.bounded)),
         questions=tuple(questions(plan, mechanism)),
     )
 
@@ -82,14 +82,14 @@ def finding(check: CheckResult) -> AuditFinding:
     )
 
 
-def _holder_card(plan: Plan, name: str, custody: Custody, mechanism: Mechanism, accountant: str) -> HolderCard:
+def _holder_card(run: Run, name: str, custody: Custody, mechanism: Mechanism, accountant: str) -> HolderCard:
     policy, ledger, delta = custody.policy, custody.ledger, custody.policy.delta
     head = custody.head()
     return HolderCard(
         holder=name,
         population=policy.population,
         period=policy.period,
-        promises=(_promise(plan, mechanism, delta, accountant),),
+        promises=(_promise(run, mechanism, delta, accountant),),
         joint_epsilon=epsilon(mechanism.events(), delta=delta),
         joint_delta=delta,
         budget_epsilon=policy.max_epsilon,
@@ -100,7 +100,8 @@ def _holder_card(plan: Plan, name: str, custody: Custody, mechanism: Mechanism, 
     )
 
 
-def _promise(plan: Plan, mechanism: Mechanism, delta: float, accountant: str) -> Promise:
+def _promise(run: Run, mechanism: Mechanism, delta: float, accountant: str) -> Promise:
+    plan = run.plan
     common = {
         "task": plan.run.task,
         "mechanism": mechanism_words(mechanism),
@@ -120,7 +121,7 @@ def _promise(plan: Plan, mechanism: Mechanism, delta: float, accountant: str) ->
             is_person=True,
             contributions=mechanism.contributions,
             contribution_rules=contribution_rules(mechanism),
-            contributions_enforced=False,
+            contributions_enforced=run.bounded,
             event_epsilon=mechanism.model_copy(update={"contributions": 1}).epsilon(delta),
             noise_stddev=noise,
         )

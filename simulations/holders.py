@@ -20,8 +20,7 @@ class SimulatedHolders:
     """All holders of one stage in this process.
 
     Args:
-        tables: The tables of all holders together.
-        regions: Region codes of each holder, by name.
+        tables: The tables of each holder, by name.
         plan: The run plan.
         task: The plan's task.
         stage: The stage they take part in.
@@ -31,8 +30,7 @@ class SimulatedHolders:
 
     def __init__(
         self,
-        tables: Any,
-        regions: Mapping[str, tuple[str, ...]],
+        tables: Mapping[str, Any],
         plan: Plan,
         task: Task,
         stage: Stage,
@@ -41,18 +39,18 @@ class SimulatedHolders:
         mechanism: DPSGDPlan | None = None,
     ) -> None:
         known = custodies or {}
-        self.plan, self.task, self.stage, self.regions = plan, task, stage, regions
+        self.plan, self.task, self.stage, self.tables = plan, task, stage, tables
         self.agents = {
             name: HolderAgent(
                 name,
-                task.held_by(tables, codes),
+                own,
                 plan,
                 task,
                 {stage.name: stage.share},
                 custody=known.get(name),
                 mechanism=mechanism,
             )
-            for name, codes in regions.items()
+            for name, own in tables.items()
         }
 
     def grid(self) -> InProcessGrid:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
 from math import ceil
-from operator import add
 from pathlib import Path
+
+import numpy as np
 
 from clients.custody import Custody
 from clients.policy import HolderPolicy
 from dhgsil.series import ODSeries
-from dhgsil.task import SYNTHETIC, DHGSILTask, check_windows_apart, data_section, split_of
+from dhgsil.task import DHGSILTask, check_windows_apart, data_section, split_of
 from dhgsil.windows import window_origins
 from privacy.audits.check import CheckResult
 from privacy.audits.conformance import require_conformance
@@ -30,7 +30,9 @@ from protocol.plan import Plan, PrivacySection, digest_of
 from protocol.tasks import Task
 from server.journal import Journal
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining
+from simulations.holdings import Holdings
 from simulations.progress import Progress
+from simulations.records import Records
 
 LEDGERS_FOLDER = "holders"
 PERSON = "one person: all contributions of one account at this holder in the period"
@@ -51,7 +53,7 @@ class Protection:
         return self.mechanism if isinstance(self.mechanism, DPSGDPlan) else None
 
 
-def mechanism_of(plan: Plan, task: Task, series: ODSeries) -> Mechanism | None:
+def mechanism_of(plan: Plan, task: Task, grid: ODSeries) -> Mechanism | None:
     """The plan's mechanism, with the least noise that keeps its epsilon; None without a privacy section.
 
     Raises:
@@ -69,7 +71,7 @@ def mechanism_of(plan: Plan, task: Task, series: ODSeries) -> Mechanism | None:
         )
         return start.calibrate(epsilon=section.epsilon, delta=section.delta, margin_share=section.margin_share)
     check_windows_apart(plan)
-    windows = num_training_windows(plan, series)
+    windows = num_training_windows(plan, grid)
     batch = plan.training.batch_size
     if batch > windows:
         raise PlanError(
@@ -86,10 +88,10 @@ def mechanism_of(plan: Plan, task: Task, series: ODSeries) -> Mechanism | None:
     return start.calibrate(epsilon=section.epsilon, delta=section.delta)
 
 
-def num_training_windows(plan: Plan, series: ODSeries) -> int:
+def num_training_windows(plan: Plan, grid: ODSeries) -> int:
     """Windows whose targets lie in the training span: a number of the calendar, so it is public."""
     data = data_section(plan)
-    span = split_of(series.times, data).train
+    span = split_of(grid.times, data).train
     return len(window_origins(span, input_steps=data.input_steps, horizon=data.horizon))
 
 
@@ -128,12 +130,7 @@ def open_custodies(plan: Plan, folder: Path) -> Iterator[dict[str, Custody]]:
 
 
 def check_budgets(
-    plan: Plan,
-    task: DHGSILTask,
-    series: ODSeries,
-    mechanism: Mechanism,
-    custodies: Mapping[str, Custody],
-    run: str,
+    plan: Plan, records: Records, mechanism: Mechanism, custodies: Mapping[str, Custody], run: str
 ) -> None:
     """Whether every holder would allow and could pay for the run; changes nothing.
 
@@ -142,27 +139,27 @@ def check_budgets(
     """
     for name, custody in custodies.items():
         if isinstance(mechanism, CountReleasePlan):
-            campaign = count_campaign(plan, task, series, name, mechanism)
+            campaign = count_campaign(plan, records, name, mechanism)
             custody.check(mechanism, campaign)
         else:
             custody.check(mechanism, f"{run}, federated, weights")
 
 
-def count_campaign(plan: Plan, task: DHGSILTask, series: ODSeries, holder: str, mechanism: CountReleasePlan) -> str:
+def count_campaign(plan: Plan, records: Records, holder: str, mechanism: CountReleasePlan) -> str:
     """The name of one holder's release: of which records, on which public grid, with which mechanism."""
-    grid = [str(series.times[0]), str(series.times[-1]), series.step, *series.regions.codes]
+    grid = records.grid
     made_of = {
         "holder": holder,
         "regions": plan.federation.holders[holder],
-        "records": task.records(plan),
-        "grid": grid,
+        "records": dict(records.identity),
+        "grid": [str(grid.times[0]), str(grid.times[-1]), grid.step, *grid.regions.codes],
         "mechanism": mechanism.digest(),
     }
     return f"counts {digest_of(made_of)[:32]}"
 
 
 def check_protection(
-    plan: Plan, task: DHGSILTask, series: ODSeries, mechanism: Mechanism, *, run: str, ledgers: Path | None
+    plan: Plan, records: Records, mechanism: Mechanism, *, run: str, ledgers: Path | None
 ) -> list[CheckResult]:
     """Everything that must hold before a private run: the mechanisms conform, and every holder allows and can pay.
 
@@ -171,7 +168,7 @@ def check_protection(
         ConformanceError: a mechanism failed its check.
         RefusedError: a holder's policy or budget.
     """
-    if ledgers is None and data_section(plan).source != SYNTHETIC:
+    if ledgers is None and not data_section(plan).made_up:
         raise PlanError(
             "a privacy budget must outlive the run, or every run would spend it anew; say where the holders' ledgers "
             "are kept with --ledgers DIR, the same for all runs on these records"
@@ -187,7 +184,7 @@ def check_protection(
         policy_of(required(plan), name).check(mechanism)
     if ledgers is not None and ledgers.exists():
         with open_custodies(plan, ledgers) as custodies:
-            check_budgets(plan, task, series, mechanism, custodies, run)
+            check_budgets(plan, records, mechanism, custodies, run)
     return results
 
 
@@ -203,9 +200,17 @@ def required(plan: Plan) -> PrivacySection:
 
 
 def release_all(
-    plan: Plan, task: DHGSILTask, series: ODSeries, protection: Protection, journal: Journal, progress: Progress
-) -> ODSeries:
-    """Every holder's counts released once and put together: all that the run may see of them from now on.
+    plan: Plan,
+    task: DHGSILTask,
+    records: Records,
+    protection: Protection,
+    journal: Journal,
+    progress: Progress,
+    place: Path,
+) -> Holdings:
+    """Every holder's counts released once: all that the run may see of them from now on. Raw ones without privacy.
+
+    A release that was made before is served from the ledger; the holder's records are not read again.
 
     Raises:
         LedgerError: a ledger is behind what this run has seen of it.
@@ -215,21 +220,26 @@ def release_all(
         custody.check_witnesses(seen)
     mechanism = protection.mechanism
     if not isinstance(mechanism, CountReleasePlan):
-        return series
-    parts = []
+        return records.counts(place, progress)
+    margins_asked = mechanism.margins_stddev is not None
+
+    def asked(name: str) -> dict[str, np.ndarray]:
+        queries = records.queries(name, place, progress)
+        return dict(queries) if margins_asked else {"cells": queries["cells"]}
+
+    parts = {}
     for name, codes in plan.federation.holders.items():
-        held = task.held_by(series, codes)
-        queries = task.counts(held)
-        asked = queries if mechanism.margins_stddev is not None else {"cells": queries["cells"]}
         noisy = protection.custodies[name].release_counts(
-            count_campaign(plan, task, series, name, mechanism), asked, mechanism
+            count_campaign(plan, records, name, mechanism), lambda name=name: asked(name), mechanism
         )
         head = protection.custodies[name].head()
         journal.save_witness(name, head.length, head.head)
-        parts.append(task.with_released(held, noisy.values, noisy.stddev, plan))
-    margins = "no margins" if mechanism.margins_stddev is None else f"margins {mechanism.margins_stddev:.3g}"
+        held = task.held_by(records.grid, codes)
+        parts[name] = task.with_released(held, noisy.values, noisy.stddev, plan)
+    margins = f"margins {mechanism.margins_stddev:.3g}" if margins_asked else "no margins"
+    bound = "bounded before the noise" if records.bounded else "as is assumed: counts that come counted cannot show it"
     progress.note(
         f"each of {len(parts)} holders released its counts once: noise stddev of cells {mechanism.cells_stddev:.3g}, "
-        f"{margins}; at most {mechanism.contributions} cells per person are assumed, and counts cannot show it"
+        f"{margins}; each person is in at most {mechanism.contributions} cells, {bound}"
     )
-    return reduce(add, parts)
+    return Holdings.together(parts)

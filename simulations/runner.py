@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ import torch
 from safetensors.numpy import load, save
 
 from dhgsil.intervals import ConformalIntervals
-from dhgsil.series import ODSeries
-from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
+from dhgsil.task import DHGSILTask, data_section
 from privacy.audits.check import CheckResult
 from protocol.errors import PlanError, RunFolderError, RunInterruptedError, TrainingError
-from protocol.plan import Plan, parse_config
+from protocol.plan import Plan
 from protocol.tasks import task_named
 from server.journal import Journal
 from simulations.card_releases import Run
@@ -30,7 +29,8 @@ from simulations.cards import run_card
 from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
 from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
-from simulations.forecasts import Trained, forecast_all
+from simulations.forecasts import Trained, add_rows, forecast_all
+from simulations.holdings import Holdings
 from simulations.progress import Progress, SilentProgress
 from simulations.protection import (
     LEDGERS_FOLDER,
@@ -41,12 +41,12 @@ from simulations.protection import (
     release_all,
 )
 from simulations.ray_engine import check_ray
+from simulations.records import records_of
 from simulations.results import LOG_FILE, MODEL_FILE, write_run
 from simulations.run_tables import MODEL, write_whole
 from simulations.scores import Score
 from simulations.stages import Engine, Training, train, trainings
 from simulations.tables import run_tables
-from simulations.worlds.od_counts import WorldConfig, make_world
 
 SMALL = 128
 """Regions up to which one thread trains faster than several: the tensors are too small to share out."""
@@ -106,17 +106,18 @@ def simulate(
         raise PlanError(f"task '{plan.run.task}' cannot be simulated yet; use 'dhgsil'")
     if engine == "ray":
         check_ray()
-    series = held_rows(load_series(plan, task, data), plan)
+    records = records_of(plan, task, data)
     baseline_names(plan)  # refuses unknown ones
-    # Refuses what cannot be scored, before anything is written.
-    evaluation = Evaluation.of(plan, series if plan.privacy is None else blank(series))
-    mechanism = mechanism_of(plan, task, series)
+    preview = records.preview
+    evaluation = Evaluation.of(plan, preview)  # refuses what cannot be scored, before anything is written
+    mechanism = mechanism_of(plan, task, records.grid)
     if engine == "ray" and plan.trains_privately:
         raise PlanError("private training keeps its ledgers in this process; use --engine inprocess")
-    checks = check_protection(plan, task, series, mechanism, run=run_name(plan), ledgers=ledgers) if mechanism else []
+    checks = check_protection(plan, records, mechanism, run=run_name(plan), ledgers=ledgers) if mechanism else []
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
+    holders = ledgers or folder / LEDGERS_FOLDER
     started = time.monotonic()
-    if series.num_regions <= SMALL:
+    if records.grid.num_regions <= SMALL:
         torch.set_num_threads(1)
     with locked(folder), _flower_log(folder):
         if resume is not None:
@@ -124,17 +125,20 @@ def simulate(
         progress.run_opened(folder, tuple(plan.federation.holders))
         with (
             Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal,
-            open_custodies(plan, ledgers or folder / LEDGERS_FOLDER) as custodies,
+            open_custodies(plan, holders) as custodies,
         ):
             protection = Protection(mechanism, custodies)
             try:
-                seen = release_all(plan, task, series, protection, journal, progress)
-                if plan.privacy is not None:
-                    raw = series if plan.privacy.score_against == "truth" else None
-                    evaluation = Evaluation.of(plan, seen, truth=raw)
+                seen = release_all(plan, task, records, protection, journal, progress, holders)
+                if seen.pooled is not preview:
+                    against_truth = plan.privacy is not None and plan.privacy.score_against == "truth"
+                    truth = records.counts(holders, progress).pooled if against_truth else None
+                    evaluation = Evaluation.of(plan, seen.pooled, truth=truth)
                 for note in evaluation.calendar.notes:
                     progress.note(note)
-                work = Work(plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks)
+                work = Work(
+                    plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks, records.bounded
+                )
                 work.finish(started, command)
             except KeyboardInterrupt:
                 raise RunInterruptedError(
@@ -143,44 +147,12 @@ def simulate(
     return RunSummary(folder, run_name(plan), plan.digest(), time.monotonic() - started)
 
 
-def load_series(plan: Plan, task: DHGSILTask, folder: Path | None) -> ODSeries:
-    """The plan's series: a synthetic world, or what the task reads from the data folder."""
-    section = data_section(plan)
-    if section.source != SYNTHETIC:
-        return task.load(plan, folder)
-    config = parse_config(WorldConfig, section.world or {}, where="[data.world]")
-    return task.cut(make_world(config, plan.run.seed).series, plan)
-
-
-def held_rows(series: ODSeries, plan: Plan) -> ODSeries:
-    """The rows that some holder of the plan holds: all that takes part in the run.
-
-    Raises:
-        PlanError: a region has two holders; one series does not say which count is whose.
-        DataError: an unknown region, or a holder without rows.
-    """
-    owner: dict[str, str] = {}
-    for name, codes in plan.federation.holders.items():
-        series.held_by(codes)
-        for code in codes:
-            if code in owner:
-                raise PlanError(f"region '{code}' is held by '{owner[code]}' and '{name}'; give it to one of them")
-            owner[code] = name
-    return series.held_by(tuple(owner))
-
-
-def blank(series: ODSeries) -> ODSeries:
-    """The grid of a series with a count of 1 everywhere: what may be looked at before counts are released."""
-    ones = np.repeat(series.observed.astype(np.int64)[None, :, None], series.num_steps, axis=0)
-    return replace(series, counts=np.repeat(ones, series.num_regions, axis=2))
-
-
 @dataclass
 class Work:
     """The pieces of one run, done once each."""
 
     plan: Plan
-    series: ODSeries
+    holdings: Holdings
     task: DHGSILTask
     evaluation: Evaluation
     journal: Journal
@@ -189,12 +161,13 @@ class Work:
     engine: Engine
     protection: Protection
     checks: list[CheckResult]
+    bounded: bool
 
     def finish(self, started: float, command: str) -> None:
         """Do every piece that is not in the journal, then write and seal the folder."""
         scores = [*self._baselines()]
         main = MainModel()
-        for training in trainings(self.plan, self.series):
+        for training in trainings(self.plan):
             scores += self._training(training, main)
         scores += self._alone_together()
         if main.intervals is None:
@@ -204,7 +177,10 @@ class Work:
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
         facts = run_facts(self.evaluation, scores, seconds=time.monotonic() - started, command=command)
         numbers = sum(value.size for value in main.weights.values())
-        told = Run(self.plan, self.protection.mechanism, self.series, tables, facts, model_numbers=numbers)
+        told = Run(
+            self.plan, self.protection.mechanism, self.holdings.pooled, tables, facts, model_numbers=numbers,
+            bounded=self.bounded,
+        )  # fmt: skip
         card = run_card(told, self.protection.custodies, self.checks)
         write_run(self.folder, tables, facts, card)
 
@@ -227,7 +203,7 @@ class Work:
         self.progress.stage_started(name, training.plan.training.rounds)
         started = time.monotonic()
         outcome, holders = train(
-            training, self.series, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress,
+            training, self.holdings, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress,
             engine=self.engine, protection=self.protection,
         )  # fmt: skip
         seconds = time.monotonic() - started
@@ -251,6 +227,11 @@ class Work:
             self.journal.save_result(
                 _forecast_key(training.stage.name), save({"rows": np.ascontiguousarray(forecast[:, :, rows])})
             )
+            # Of a region that others hold too, this is a part, which no truth is known for.
+            rows = rows[~self.holdings.shared[rows]]
+            if not len(rows):
+                shared = f"holder '{training.holder}' alone is not in the table: it shares every region with others"
+                return Score(rows=(), losses={}, note=shared)
         intervals = main.intervals if main is not None else None
         return self.evaluation.score(forecast, labels, seconds=seconds, rows=rows, intervals=intervals)
 
@@ -261,15 +242,16 @@ class Work:
     def _alone_score(self) -> Score:
         whole = np.full_like(self.evaluation.test_truth, np.nan)
         seconds = 0.0
-        for training in trainings(self.plan, self.series):
+        space = data_section(self.plan).space
+        for training in trainings(self.plan):
             name = training.stage.name
             if training.scope != "alone":
                 continue
             stored, score = self.journal.result(_forecast_key(name)), self.journal.result(name)
             if stored is None or score is None:
                 raise RunFolderError(f"the journal lacks the forecast of '{name}'; start a new run")
-            rows = np.sort(self.series.regions.positions(training.regions[training.holder]))
-            whole[:, :, rows] = load(stored)["rows"]
+            rows = np.flatnonzero(self.holdings.parts[training.holder].observed)
+            add_rows(whole, load(stored)["rows"], rows, space=space)
             seconds += Score.from_bytes(score).seconds
         return self.evaluation.score(whole, {"model": MODEL, "scope": "alone"}, seconds=seconds)
 
@@ -283,7 +265,7 @@ class Work:
         return score
 
     def _forecast(self, holders: list[Trained], origins: np.ndarray) -> np.ndarray:
-        return forecast_all(holders, origins, num_regions=self.series.num_regions)
+        return forecast_all(holders, origins, num_regions=self.holdings.pooled.num_regions)
 
 
 def _forecast_key(stage: str) -> str:

@@ -6,7 +6,7 @@ Pooled training and each holder alone are federations with one holder: one code 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Grid, HolderStates, Stage, StageOutcome
 from simulations.forecasts import Trained, common_scale
 from simulations.holders import SimulatedHolders
+from simulations.holdings import Holdings
 from simulations.progress import Progress
 from simulations.protection import Protection
 from simulations.ray_engine import StoredHolders, run_on_ray
@@ -35,28 +36,27 @@ class Training:
     scope: Scope
     stage: Stage
     plan: Plan
-    regions: Mapping[str, tuple[str, ...]]
+    holders: tuple[str, ...]
 
     @property
     def holder(self) -> str:
         """The holder of an "alone" training, else empty."""
-        return next(iter(self.regions)) if self.scope == "alone" else ""
+        return self.holders[0] if self.scope == "alone" else ""
 
 
-def trainings(plan: Plan, series: ODSeries) -> Iterator[Training]:
+def trainings(plan: Plan) -> Iterator[Training]:
     """All trainings of a plan. Intervals are calibrated first, on a fit that has not seen the validation span."""
-    holders, main = plan.federation.holders, plan.federation.shares[-1]
+    holders, main = tuple(plan.federation.holders), plan.federation.shares[-1]
     if plan.training.fit_on == "train+validation":
         stage = Stage(name=f"calibration, {main}", share=main)
         yield Training("calibration", stage, calibration_plan(plan), holders)
     for share in plan.federation.shares:
         yield Training("federated", Stage(name=f"federated, {share}", share=share), plan, holders)
     if plan.compare.pooled:
-        everyone = tuple(series.regions.codes[i] for i in range(series.num_regions) if series.observed[i])
-        yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan, {POOLED_HOLDER: everyone})
+        yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan, (POOLED_HOLDER,))
     if plan.compare.alone:
-        for name, codes in holders.items():
-            yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan, {name: codes})
+        for name in holders:
+            yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan, (name,))
 
 
 def calibration_plan(plan: Plan) -> Plan:
@@ -67,7 +67,7 @@ def calibration_plan(plan: Plan) -> Plan:
 
 def train(
     training: Training,
-    series: ODSeries,
+    holdings: Holdings,
     task: Task,
     *,
     run: str,
@@ -82,9 +82,12 @@ def train(
     """
     stage, plan = training.stage, training.plan
     guard = protection or Protection()
-    holders = SimulatedHolders(
-        series, training.regions, plan, task, stage, custodies=guard.custodies, mechanism=guard.training
+    tables = (
+        {POOLED_HOLDER: holdings.pooled}
+        if training.scope == "pooled"
+        else {name: holdings.parts[name] for name in training.holders}
     )
+    holders = SimulatedHolders(tables, plan, task, stage, custodies=guard.custodies, mechanism=guard.training)
 
     def on_round(_: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f", validation error {record.error:.5f}"
@@ -92,27 +95,26 @@ def train(
         progress.advanced(stage.name, record.round, f"{loss}{error}")
 
     def carry_out(grid: Grid, states: HolderStates) -> StageOutcome:
-        public = task.public(series)
+        public = task.public(holdings.pooled)
         return Coordinator(
             grid, task, public, plan, run=run, journal=journal, holder_states=states, on_round=on_round
         ).run_stage(stage)
 
     if engine == "ray" and len(holders.agents) > 1:
-        outcome = _train_on_ray(holders, series, carry_out, run=run)
+        outcome = _train_on_ray(holders, carry_out, run=run)
     else:
         outcome = carry_out(holders.grid(), holders)
-    return outcome, final_models(holders, outcome, series)
+    return outcome, final_models(holders, outcome, holdings.pooled)
 
 
 def _train_on_ray(
-    holders: SimulatedHolders, series: ODSeries, carry_out: Callable[[Grid, HolderStates], StageOutcome], *, run: str
+    holders: SimulatedHolders, carry_out: Callable[[Grid, HolderStates], StageOutcome], *, run: str
 ) -> StageOutcome:
     """Train on Ray; afterwards `holders` stand where the actors' holders stood."""
     stage, plan = holders.stage, holders.plan
     header = Header(run=run, plan_hash=plan.digest(), stage=stage.name)
     with tempfile.TemporaryDirectory(prefix="migrafed-holders-") as folder:
-        tables = {name: holders.task.held_by(series, codes) for name, codes in holders.regions.items()}
-        stored = StoredHolders.store(Path(folder), tables, plan, stage)
+        stored = StoredHolders.store(Path(folder), holders.tables, plan, stage)
         outcome = run_on_ray(stored, lambda grid: carry_out(grid, stored))
         for agent in holders.agents.values():
             agent.statistics(StatisticsRequest(header=header, phase=READY, totals=outcome.totals))
@@ -121,13 +123,13 @@ def _train_on_ray(
 
 
 def final_models(holders: SimulatedHolders, outcome: StageOutcome, series: ODSeries) -> list[Trained]:
-    """Every holder's dataset and final model."""
-    stage, task = holders.stage, holders.task
+    """Every holder's dataset and final model; `series` is that of all holders together."""
+    stage = holders.stage
     return [
         Trained(
             agent.session(stage.name).dataset,  # type: ignore[arg-type]
             agent.final_model(stage.name, outcome.weights, chosen_round=outcome.chosen_round),  # type: ignore[arg-type]
-            common_scale(series, task.held_by(series, holders.regions[name]), holders.plan, stage.share),
+            common_scale(series, holders.tables[name], holders.plan, stage.share),
         )
         for name, agent in holders.agents.items()
     ]

@@ -13,6 +13,7 @@ from protocol.plan import Plan, Share
 from server.journal import Journal
 from server.rounds import Coordinator, Stage, StageOutcome
 from simulations.holders import SimulatedHolders
+from simulations.holdings import Holdings
 from tests.plans import series_of
 
 Holders = Mapping[str, tuple[str, ...]]
@@ -21,7 +22,7 @@ Holders = Mapping[str, tuple[str, ...]]
 def make_holders(plan: Plan, share: Share = "weights+margins", holders: Holders | None = None) -> SimulatedHolders:
     """The holders of one stage named "stage"; those of the plan if none are given."""
     chosen = plan.federation.holders if holders is None else holders
-    return SimulatedHolders(series_of(plan), chosen, plan, TASK, Stage(name="stage", share=share))
+    return SimulatedHolders(Holdings.split(series_of(plan), chosen).parts, plan, TASK, Stage(name="stage", share=share))
 
 
 def run_stage(plan: Plan, holders: SimulatedHolders) -> StageOutcome:

@@ -11,7 +11,7 @@ from typing import Any
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK
 from protocol.plan import Plan, parse_plan
-from simulations.runner import held_rows, load_series
+from simulations.records import held_rows, load_series
 
 TINY: dict[str, dict[str, Any]] = {
     "run": {"name": "tiny", "task": "dhgsil", "seed": 3},

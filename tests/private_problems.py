@@ -17,7 +17,7 @@ from privacy.plan import DPSGDPlan
 from protocol.plan import Plan, Share
 from protocol.tasks import Dataset, Task, task_named
 from server.rounds import add_up
-from simulations.runner import load_series
+from simulations.records import load_series
 from tests.plans import tiny_plan
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {

@@ -40,6 +40,7 @@ from server.rounds import Coordinator, Grid, HolderStates, Stage, add_up
 from simulations.benchmarks.pfl_rounds import train_with_pfl
 from simulations.benchmarks.timing import print_table, tree_cpu_seconds
 from simulations.holders import SimulatedHolders
+from simulations.holdings import Holdings
 from simulations.ray_engine import StoredHolders, check_ray, run_on_ray
 from simulations.worlds.od_counts import WorldConfig, make_world
 
@@ -102,7 +103,7 @@ def make_series(plan: Plan) -> ODSeries:
 
 def train_ours(plan: Plan, series: ODSeries) -> Trajectory:
     """The in-process federation, as `migrafed simulate` runs it."""
-    holders = SimulatedHolders(series, plan.federation.holders, plan, TASK, STAGE)
+    holders = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE)
     return _coordinated(holders.grid(), holders, plan, series, time.process_time)
 
 
@@ -194,7 +195,7 @@ def _run_stage(grid: Grid, states: HolderStates, plan: Plan, series: ODSeries, c
 
 def open_sessions(plan: Plan, series: ODSeries) -> list[Session]:
     """Datasets and models of all holders, opened with the sums the coordinator would send them."""
-    agents = SimulatedHolders(series, plan.federation.holders, plan, TASK, STAGE).agents.values()
+    agents = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE).agents.values()
     header = Header(run="benchmark", plan_hash=plan.digest(), stage=STAGE.name)
     totals: dict[str, np.ndarray] = {}
     for phase in TASK.phases(plan, STAGE.share):

@@ -22,6 +22,7 @@ from protocol.plan import Plan, parse_plan
 from server.rounds import Stage
 from simulations.benchmarks.timing import alternated, print_table
 from simulations.holders import SimulatedHolders
+from simulations.holdings import Holdings
 from simulations.vectorised import example_size, train_together
 from simulations.worlds.od_counts import WorldConfig, make_world
 
@@ -61,7 +62,7 @@ def make_plan(*, regions: int, rows: int, holders: int, channels: int) -> Plan:
 def open_holders(plan: Plan, *, regions: int) -> SimulatedHolders:
     """Holders with datasets and models ready to train."""
     series = make_world(WorldConfig(num_regions=regions, num_steps=STEPS + 20), seed=0).series
-    holders = SimulatedHolders(series, plan.federation.holders, plan, TASK, STAGE)
+    holders = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE)
     header = Header(run="benchmark", plan_hash=plan.digest(), stage=STAGE.name)
     for agent in holders.agents.values():
         totals = dict(agent.statistics(StatisticsRequest(header=header, phase="linear")).arrays)

@@ -25,9 +25,10 @@ from simulations.evaluation import Evaluation
 from simulations.experiments.seeds import compare
 from simulations.folder import run_name
 from simulations.forecasts import forecast_all
+from simulations.holdings import Holdings
 from simulations.progress import SilentProgress
+from simulations.records import held_rows, load_series
 from simulations.run_tables import MODEL, write_whole
-from simulations.runner import held_rows, load_series
 from simulations.scores import Score
 from simulations.stages import train, trainings
 
@@ -79,10 +80,12 @@ def run(job: Job) -> Score:
     plan = load_plan(job.plan_file, overrides={**job.overrides, **VARIANTS[job.variant]}, seed=job.seed)
     series = held_rows(load_series(plan, TASK, job.data), plan)
     evaluation = Evaluation.of(plan, series)
-    pooled = next(training for training in trainings(plan, series) if training.scope == "pooled")
+    pooled = next(training for training in trainings(plan) if training.scope == "pooled")
     journal_file = job.out / f"{name}-{job.seed}.sqlite"
     with Journal(journal_file, run=run_name(plan), plan_hash=plan.digest()) as journal:
-        _, holders = train(pooled, series, TASK, run=run_name(plan), journal=journal, progress=SilentProgress())
+        _, holders = train(
+            pooled, Holdings.split(series, {}), TASK, run=run_name(plan), journal=journal, progress=SilentProgress()
+        )
     forecast = forecast_all(holders, evaluation.test_origins, num_regions=series.num_regions)
     score = evaluation.score(forecast, {"model": MODEL, "scope": "pooled"}, seconds=0.0)
     write_whole(stored, lambda path: path.write_bytes(score.to_bytes()))

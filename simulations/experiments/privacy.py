@@ -41,9 +41,10 @@ from server.journal import Journal
 from simulations.evaluation import Evaluation
 from simulations.folder import run_name
 from simulations.forecasts import forecast_all
+from simulations.holdings import Holdings
 from simulations.progress import SilentProgress
+from simulations.records import held_rows, load_series
 from simulations.run_tables import MODEL, write_whole
-from simulations.runner import held_rows, load_series
 from simulations.stages import train, trainings
 
 DELTA = 1e-7
@@ -114,12 +115,14 @@ def forecast(model: str, evaluation: Evaluation) -> np.ndarray:
     if model != MODEL:
         return BASELINES[model]().fit(evaluation.problem).predict(evaluation.test_origins)
     plan, series = evaluation.plan, evaluation.series
-    pooled = next(training for training in trainings(plan, series) if training.scope == "pooled")
+    pooled = next(training for training in trainings(plan) if training.scope == "pooled")
     with (
         tempfile.TemporaryDirectory() as folder,
         Journal(Path(folder) / "journal.sqlite", run=run_name(plan), plan_hash=plan.digest()) as journal,
     ):
-        _, holders = train(pooled, series, TASK, run=run_name(plan), journal=journal, progress=SilentProgress())
+        _, holders = train(
+            pooled, Holdings.split(series, {}), TASK, run=run_name(plan), journal=journal, progress=SilentProgress()
+        )
     return forecast_all(holders, evaluation.test_origins, num_regions=series.num_regions)
 
 

@@ -34,30 +34,30 @@ def mechanism(epsilon: float = 1.0, contributions: int = 4) -> CountReleasePlan:
 
 def test_the_same_campaign_gives_the_same_release_at_no_cost(tmp_path: Path) -> None:
     with Custody.at(tmp_path, policy()) as custody:
-        first = custody.release_counts("march", QUERIES, mechanism())
+        first = custody.release_counts("march", lambda: QUERIES, mechanism())
         spent, head = custody.ledger.spent, custody.head()
-        again = custody.release_counts("march", {"cells": QUERIES["cells"] + 1000}, mechanism())
+        again = custody.release_counts("march", lambda: {"cells": QUERIES["cells"] + 1000}, mechanism())
     assert np.array_equal(first.values["cells"], again.values["cells"])
     with Custody.at(tmp_path, policy()) as custody:
         assert (custody.ledger.spent, custody.head()) == (spent, head)
-        reopened = custody.release_counts("march", QUERIES, mechanism())
+        reopened = custody.release_counts("march", lambda: QUERIES, mechanism())
     assert np.array_equal(first.values["cells"], reopened.values["cells"])
     assert not np.array_equal(first.values["cells"], QUERIES["cells"])
 
 
 def test_another_mechanism_under_the_same_name_is_refused(tmp_path: Path) -> None:
     with Custody.at(tmp_path, policy()) as custody:
-        custody.release_counts("march", QUERIES, mechanism(1.0))
+        custody.release_counts("march", lambda: QUERIES, mechanism(1.0))
         with pytest.raises(LedgerError, match="never changed"):
-            custody.release_counts("march", QUERIES, mechanism(0.5))
+            custody.release_counts("march", lambda: QUERIES, mechanism(0.5))
 
 
 def test_a_spent_budget_is_refused_and_says_what_is_left(tmp_path: Path) -> None:
     with Custody.at(tmp_path, policy()) as custody:
         custody.check(mechanism(1.5), "march")
-        custody.release_counts("march", QUERIES, mechanism(1.5))
+        custody.release_counts("march", lambda: QUERIES, mechanism(1.5))
         before = custody.head()
-        for ask in (custody.check, lambda plan, name: custody.release_counts(name, QUERIES, plan)):
+        for ask in (custody.check, lambda plan, name: custody.release_counts(name, lambda: QUERIES, plan)):
             with pytest.raises(BudgetExceededError, match="left: ") as refused:
                 ask(mechanism(1.4), "april")
             assert refused.value.requested > refused.value.left
@@ -68,7 +68,7 @@ def test_a_spent_budget_is_refused_and_says_what_is_left(tmp_path: Path) -> None
 def test_the_policy_decides_and_not_the_plan(tmp_path: Path) -> None:
     with Custody.at(tmp_path, policy(least_noise_multiplier=50.0)) as custody:
         with pytest.raises(PolicyRefusedError, match="at least 50"):
-            custody.release_counts("march", QUERIES, mechanism())
+            custody.release_counts("march", lambda: QUERIES, mechanism())
         assert custody.ledger.spent == 0
     with Custody.at(tmp_path / "other", policy()) as custody:
         with pytest.raises(PolicyRefusedError, match="at most 4"):
@@ -121,7 +121,7 @@ def test_processes_that_begin_at_once_share_one_key(tmp_path: Path, monkeypatch:
 def test_witnesses_show_a_rollback(tmp_path: Path) -> None:
     with Custody.at(tmp_path, policy()) as custody:
         custody.check_witnesses((custody.head(),))
-        custody.release_counts("march", QUERIES, mechanism())
+        custody.release_counts("march", lambda: QUERIES, mechanism())
         seen = custody.head()
         custody.check_witnesses((seen,))
         for wrong in (

@@ -13,7 +13,7 @@ from protocol.errors import PlanError
 from protocol.plan import Share
 from protocol.tasks import Task, task_named, task_names
 from server.rounds import add_up
-from simulations.runner import load_series
+from simulations.records import load_series
 from tests.plans import tiny_plan
 
 SHARES: tuple[Share, ...] = ("weights", "weights+margins")

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import torch
 
 from clients.agent import HolderAgent
 from dhgsil.series import ODSeries
-from dhgsil.task import TASK
+from dhgsil.task import TASK, DHGSILTask
 from privacy.card import PrivacyCard
 from privacy.ledger import verify_ledger
 from privacy.plan import CountReleasePlan, DPSGDPlan
@@ -29,10 +29,13 @@ from protocol.errors import (
     RunInterruptedError,
 )
 from protocol.messages import EvaluateReply, Header, RoundRequest, StatisticsReply, TrainReply
+from protocol.plan import Plan
 from simulations import protection
 from simulations.evaluation import Evaluation
+from simulations.progress import Progress
 from simulations.protection import mechanism_of
-from simulations.runner import blank, simulate
+from simulations.records import CountedRecords, blank
+from simulations.runner import simulate
 from tests.plans import FILES, RecordingProgress, digests, series_of, tiny_plan
 
 COUNTS: dict[str, Any] = {
@@ -75,20 +78,20 @@ def card_of(folder: Path) -> PrivacyCard:
 
 
 def test_a_run_sees_only_what_was_released(tmp_path: Path) -> None:
-    """The raw counts are replaced after the release: the run ends with the same bytes as before."""
+    """The raw counts are gone after the release: the run ends with the same bytes as before, and never asks."""
     plan = tiny_plan(COUNTS)
     simulate(plan, out=tmp_path / "first", ledgers=tmp_path / "ledgers")
-    emptied: list[ODSeries] = []
 
-    class Emptied(type(TASK)):
-        def counts(self, tables: ODSeries) -> dict[str, np.ndarray]:
-            emptied.append(tables)
-            return {name: np.zeros_like(value) for name, value in super().counts(tables).items()}
+    class Emptied(CountedRecords):
+        def __init__(self, plan: Plan, task: DHGSILTask, series: ODSeries) -> None:
+            super().__init__(plan, task, blank(series))
+
+        def queries(self, holder: str, place: Path, progress: Progress) -> NoReturn:
+            raise AssertionError(f"raw counts of {holder} were asked for")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simulations.runner.task_named", lambda name: Emptied())
+        patch.setattr("simulations.records.CountedRecords", Emptied)
         simulate(plan, out=tmp_path / "second", ledgers=tmp_path / "ledgers")
-    assert len(emptied) == 3
     assert digests(tmp_path / "first") == digests(tmp_path / "second")
 
 
@@ -114,9 +117,10 @@ def test_another_grid_is_another_release(tmp_path: Path) -> None:
     series, mechanism = series_of(plan), mechanism_of(plan, TASK, series_of(plan))
     assert isinstance(mechanism, CountReleasePlan)
     shorter = series.between(None, str(series.times[-2]))
-    names = {protection.count_campaign(plan, TASK, each, "north", mechanism) for each in (series, shorter)}
+    longer, short, empty = (CountedRecords(plan, TASK, each) for each in (series, shorter, blank(series)))
+    names = {protection.count_campaign(plan, each, "north", mechanism) for each in (longer, short)}
     assert len(names) == 2
-    assert protection.count_campaign(plan, TASK, blank(series), "north", mechanism) in names  # counts have no part
+    assert protection.count_campaign(plan, empty, "north", mechanism) in names  # counts have no part
 
 
 def test_real_records_need_ledgers_that_outlive_the_run_and_a_public_calendar(tmp_path: Path) -> None:
@@ -124,13 +128,14 @@ def test_real_records_need_ledgers_that_outlive_the_run_and_a_public_calendar(tm
     series, mechanism = series_of(plan), mechanism_of(plan, TASK, series_of(plan))
     assert mechanism is not None
     real = plan.model_copy(update={"data": {**plan.data, "source": "parquet", "world": None}})
+    records = CountedRecords(plan, TASK, series)
     with pytest.raises(PlanError, match="--ledgers DIR"):
-        protection.check_protection(real, TASK, series, mechanism, run="tiny", ledgers=None)
+        protection.check_protection(real, records, mechanism, run="tiny", ledgers=None)
     with pytest.raises(PlanError, match=r"data\.start and data\.end"):
-        protection.check_protection(real, TASK, series, mechanism, run="tiny", ledgers=tmp_path)
+        protection.check_protection(real, records, mechanism, run="tiny", ledgers=tmp_path)
     days = {"start": str(series.times[0]), "end": str(series.times[-1])}
     dated = real.model_copy(update={"data": {**real.data, **days}})
-    assert protection.check_protection(dated, TASK, series, mechanism, run="tiny", ledgers=tmp_path) == []
+    assert protection.check_protection(dated, records, mechanism, run="tiny", ledgers=tmp_path) == []
 
 
 def test_nothing_is_checked_on_raw_counts_before_they_are_released(

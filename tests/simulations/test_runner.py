@@ -11,9 +11,10 @@ import pytest
 from dhgsil.formats.parquet import write_parquet
 from dhgsil.series import ODSeries
 from protocol.errors import InputError
+from simulations.records import load_series
 from simulations.results import RunResult
 from simulations.run_tables import MODEL
-from simulations.runner import load_series, simulate
+from simulations.runner import simulate
 from tests.plans import RecordingProgress, tiny_plan
 from tests.strategies import make_series
 
@@ -38,7 +39,7 @@ def parquet_plan(folder: Path, series: ODSeries, changes: dict[str, Any] | None 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"compare.baselines": ["lst_value"]}, "did you mean 'last_value'"),
     ({"compare.baselines": ["drift", "drift"]}, "name each once"),
-    ({"federation.holders": {"a": ["C001"], "b": ["C001", "C002"]}}, "held by 'a' and 'b'; give it to one"),
+    ({"federation.holders": {"a": ["C001"], "b": ["C001", "C002"]}}, "held by 'a' and 'b'; give it to one of them"),
     ({"federation.holders": {"a": ["C001"], "b": ["C999"]}}, "C999"),
     ({"data.input_steps": 50}, "input"),
     ({"data.world": {"num_regions": 8, "num_steps": 5}}, "steps"),
