@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fast format clean
+.PHONY: help demo test spark check lint fast format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: $(STAMP) ## Federate a forecaster over four holders of a synthetic world a
 
 test: $(STAMP) ## Run the whole test suite, slow tests included
 	$(PYTEST) $(PYTEST_ARGS)
+
+spark: $(VENV)/.spark ## Install the extra `spark` and run the tests that need it (Java 17 or later)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m spark $(PYTEST_ARGS)
 
 fast: $(STAMP) ## Run the tests that take less than two seconds each
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
@@ -49,3 +52,7 @@ $(STAMP): pyproject.toml
 		|| { echo "no virtual environment could be made; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
+
+$(VENV)/.spark: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
+	@touch $@
