@@ -35,8 +35,11 @@ from dhgsil.queries.cities import CityList
 from protocol.errors import DataError
 
 
-class AddressStatus(IntEnum):
-    """What is known of an address. PRIVATE: any that belongs to nobody, see `SPECIAL_IPV4` and `SPECIAL_IPV6`."""
+class OriginStatus(IntEnum):
+    """What is known of an origin. PRIVATE: an address that belongs to nobody, see `SPECIAL_IPV4` and `SPECIAL_IPV6`.
+
+    NOT_HELD: a city of the list, but none of this holder's.
+    """
 
     KNOWN = 0
     MISSING = 1
@@ -44,6 +47,7 @@ class AddressStatus(IntEnum):
     FOREIGN = 3
     UNKNOWN = 4
     UNKNOWN_CODE = 5
+    NOT_HELD = 6
 
 
 class AddressBook:
@@ -88,7 +92,7 @@ class AddressBook:
     def _resolved(self, ranges: AddressRanges, reader: maxminddb.Reader, *, ipv4: bool) -> AddressRanges:
         """Ranges of city indices, or of -1 - status where there is no city."""
         records, first, inverse = np.unique(ranges.values, return_index=True, return_inverse=True)
-        found = np.full(len(records), -1 - AddressStatus.UNKNOWN, dtype=np.int32)
+        found = np.full(len(records), -1 - OriginStatus.UNKNOWN, dtype=np.int32)
         for position in np.flatnonzero(records):
             start = ranges.starts[first[position]]
             address = IPv4Address(int(start)) if ipv4 else IPv6Address(bytes(start).ljust(16, b"\0"))
@@ -96,27 +100,27 @@ class AddressBook:
         return ranges.with_values(found[inverse])
 
     def origins(self, addresses: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """City index of each address, -1 where there is none, and its `AddressStatus`.
+        """City index of each address, -1 where there is none, and its `OriginStatus`.
 
         Shapes: addresses (n,) text -> (n,) int32, (n,) int8
         """
         encoded = pc.call_function("utf8_trim_whitespace", [addresses]).dictionary_encode()
         distinct = self._found(encoded.dictionary)
         codes = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
-        found = np.append(distinct, np.int32(-1 - AddressStatus.MISSING))[codes]
-        return np.maximum(found, -1), np.where(found < 0, -1 - found, AddressStatus.KNOWN).astype(np.int8)
+        found = np.append(distinct, np.int32(-1 - OriginStatus.MISSING))[codes]
+        return np.maximum(found, -1), np.where(found < 0, -1 - found, OriginStatus.KNOWN).astype(np.int8)
 
     def _found(self, distinct: pa.Array) -> np.ndarray:
         addresses = parsed(distinct)
-        found = np.full(len(distinct), -1 - AddressStatus.UNKNOWN, dtype=np.int32)
+        found = np.full(len(distinct), -1 - OriginStatus.UNKNOWN, dtype=np.int32)
         for family, keys, ranges, special in (
             (4, addresses.ipv4, self._ipv4, self._special_ipv4),
             (6, addresses.ipv6, self._ipv6, self._special_ipv6),
         ):
             rows = np.flatnonzero(addresses.family == family)
-            found[rows] = np.where(special.find(keys[rows]), -1 - AddressStatus.PRIVATE, ranges.find(keys[rows]))
+            found[rows] = np.where(special.find(keys[rows]), -1 - OriginStatus.PRIVATE, ranges.find(keys[rows]))
         blank = pc.call_function("equal", [distinct, ""]).to_numpy(zero_copy_only=False)
-        found[blank] = -1 - AddressStatus.MISSING
+        found[blank] = -1 - OriginStatus.MISSING
         return found
 
 
@@ -128,15 +132,15 @@ class RecordReading:
         self._geonames, self._country = geonames, country
 
     def city(self, record: object) -> int:
-        """City index of a record, or -1 - `AddressStatus`."""
+        """City index of a record, or -1 - `OriginStatus`."""
         codes = list(self._codes(record))
         for code in codes:
             if code in self._index:
                 return self._index[code]
         country = _part(_part(record, "country"), "iso_code")
         if self._country is not None and country is not None and country != self._country:
-            return -1 - AddressStatus.FOREIGN
-        return -1 - (AddressStatus.UNKNOWN_CODE if codes else AddressStatus.UNKNOWN)
+            return -1 - OriginStatus.FOREIGN
+        return -1 - (OriginStatus.UNKNOWN_CODE if codes else OriginStatus.UNKNOWN)
 
     def _codes(self, record: object) -> Iterator[str]:
         city = _part(record, "city")

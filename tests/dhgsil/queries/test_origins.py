@@ -15,12 +15,12 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from dhgsil.queries.cities import CityList
-from dhgsil.queries.origins import AddressBook, AddressStatus, read_geonames
+from dhgsil.queries.origins import AddressBook, OriginStatus, read_geonames
 from dhgsil.regions import Regions
 from protocol.errors import DataError
 
 CODES = ("C001", "C002", "C003")
-KNOWN, MISSING, PRIVATE, FOREIGN, UNKNOWN, UNKNOWN_CODE = AddressStatus
+KNOWN, MISSING, PRIVATE, FOREIGN, UNKNOWN, UNKNOWN_CODE, _ = OriginStatus
 
 
 def city_list() -> CityList:
