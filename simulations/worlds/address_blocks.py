@@ -66,7 +66,7 @@ class AddressBlocks:
             networks = IPSet([f"{_block(city, 0)}.0/18", f"2c01:{city:x}::/32"])
             writer.insert_network(networks, {"city": {"code": code}, "country": {"iso_code": "CN"}})
         foreign = IPSet(["51.0.0.0/8"])
-        writer.insert_network(foreign, {"city": {"code": "X001"}, "country": {"iso_code": "GB"}})
+        writer.insert_network(foreign, {"country": {"iso_code": "GB"}})
         writer.to_db_file(str(path))
 
     def texts(self, kind: np.ndarray, city: np.ndarray, draw: np.ndarray) -> pa.Array:
@@ -93,7 +93,8 @@ class AddressBlocks:
         suffix[rows] = len(self._suffixes) - 1
         missing = kind == Address.MISSING
         first = pa.array(prefix, mask=missing) if missing.any() else pa.array(prefix)
-        return pc.binary_join_element_wise(self._prefixes.take(first), self._suffixes.take(pa.array(suffix)), "")
+        parts = [self._prefixes.take(first), self._suffixes.take(pa.array(suffix)), ""]
+        return pc.call_function("binary_join_element_wise", parts)
 
 
 def _block(city: int, net: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def blocks(world: QueryWorld) -> Iterator[Block]:
     weeks = weeks_from_festival(all_days.astype("datetime64[D]"), shift_days=config.festival_shift_days)
     week = WEEKDAYS[(all_days + 3) % 7]
     daily = [week * np.exp(config.festival_strength * festival_kernel(weeks, home=home)) for home in (False, True)]
-    for step, (first, after) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for step, (first, after) in enumerate(pairwise(edges)):
         inside = slice(first - edges[0], after - edges[0])
         cross, home = (values[inside] / values[inside].sum() for values in daily)
         for number, low in enumerate(range(0, after - first, length)):
@@ -137,6 +138,9 @@ class RowMaker:
         lost += [config.malformed_share, config.no_address_share]
         self._address_table = lookup((1 - config.ipv6_share - sum(lost), config.ipv6_share, *lost))
         self._repeat_table = lookup(_geometric(config.repeats))
+        # Beside another city of its name, or of that one's province, a twin could not be told apart.
+        plain = np.array([city for city in range(len(rates)) if city not in self.world.places.twins])
+        self._plain_city = plain[np.searchsorted(plain, np.arange(len(rates))) % len(plain)].astype(np.int32)
         self._hour_table = lookup(_HOURS)
         self._city_table = lookup(rates.sum(axis=0) + 1e-9 * rates.sum(), dtype=np.int16)
 
@@ -154,7 +158,8 @@ class RowMaker:
         parts += [self._noise(block, Kind.OTHER, self._config.other_share, rng)]
         parts += [self._noise(block, Kind.EMPLOYER, self._config.employer_share, rng)]
         parts += [self._bots(block, rng)]
-        return searches, self._finished(block, *(np.concatenate(column) for column in zip(*parts, strict=True)), rng)
+        person, day, ms, kind, place = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return searches, self._finished(block, person, day, ms, kind, place, rng)
 
     def _cells(self, block: Block, rng: np.random.Generator) -> np.ndarray:
         """Origin * N + destination of each search, sorted. Shapes: -> (n,) int32"""
@@ -260,7 +265,7 @@ class RowMaker:
     def _another(self, place: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """A second city, other than the first, by attraction. Shapes: (n,) -> (n,) int32"""
         city = self._city_table[(draw & np.uint64(0xFFFF)).astype(np.uint16)].astype(np.int32)
-        return np.where(city == place, (city + 1) % len(self.world.cities), city)
+        return self._plain_city[np.where(city == place, (city + 1) % len(self.world.cities), city)]
 
     def _whereabouts(self, step: int, person: np.ndarray, bot: np.ndarray) -> np.ndarray:
         """City of the address: a traveller is in one other city for a whole step. Shapes: (n,) -> (n,) int16"""

@@ -23,10 +23,20 @@ from simulations.worlds.place_names import Places
 LONGEST_TEXT = 64  # characters; the longest that the pipeline takes by default
 _HABIT = 205  # of 256: how often a person does what they always do
 _FORMS = 5  # short, full, first district, second district, with the province; after them Latin, capitals, misspelt ×2
+_FULL, _WITH_PROVINCE = 1, 4
 _LATIN, _CAPITALS, _MISSPELT, _MISSPELT_LATIN = 5, 6, 7, 8
 _ALL_FORMS = 9
 _FORM_SHARES = (0.50, 0.26, 0.10, 0.05, 0.09)
-_GARBLED = ("æ‰¾å·¥ä½œ", "鎷涜仒缃�", "�Ҹ���", "æ‹›è�˜ç½‘", "ÕÒ¹¤×÷��", "��Ƹ", "閹垫儳浼愭担�", "\x00\x07jobs\x1b")
+_GARBLED = (
+    "æ\x89¾å·¥ä½\x9c",
+    "鎷涜仒缃�",
+    "�Ҹ���",
+    "æ\x8b\x9bè\x81\x98",
+    "ÕÒ¹¤×÷��",
+    "��Ƹ",
+    "閹垫儳浼愭担�",
+    "\x00\x07jobs",
+)
 _EMPTY = ("", " ", "??", "……", "　", "!!!", "。", "-")
 
 
@@ -136,9 +146,10 @@ class QueryTexts:
                 wordings = ["{place}"] if group == "bare" else templates()[name][group]
                 table[g, language] = len(parts) + by_rank(len(wordings)).astype(np.int32)
                 for wording in wordings:
-                    texts = re.split(r"\{\w+\}", wording)
+                    before, *texts = re.split(r"\{\w+\}", wording)
+                    between, after = [*texts, "", ""][:2]
                     slots = [*re.findall(r"\{(\w+)\}", wording), "", ""][:2]
-                    parts.append(((*texts, "", ""))[:3])
+                    parts.append((before, between, after))
                     first.append(_SLOTS[slots[0]])
                     second.append(_SLOTS[slots[1]])
         self._parts = [pa.array([part[n] for part in parts]) for n in range(3)]
@@ -155,24 +166,25 @@ class QueryTexts:
         first, second = (
             pa.array(np.choose(self._slots[side][template], words)) for side in (0, 1)
         )  # nothing, place, other place, occupation
-        suffix = self._suffix_table[language, (rows.draw >> 48).astype(np.uint16)]
+        other = (rows.kind == Kind.OTHER).astype(np.uint8)
+        suffix = self._suffix_table[language + 2 * other, (rows.draw >> 48).astype(np.uint16)]
         suffix[rows.kind == Kind.EMPTY] = 0
-        return pc.binary_join_element_wise(
+        texts = [
             self._parts[0].take(chosen),
             self._vocabulary.take(first),
             self._parts[1].take(chosen),
             self._vocabulary.take(second),
             self._parts[2].take(chosen),
             self._suffixes.take(pa.array(suffix)),
-            "",
-        )
+        ]
+        return pc.call_function("binary_join_element_wise", [*texts, ""])
 
     def _word_positions(self, rows: TextRows, language: np.ndarray) -> list[np.ndarray]:
         """Positions in the vocabulary of: nothing, the place, the other place, the occupation."""
         form = self._form_table[_habitual(rows, 24)]
         capitals = (rows.draw >> 40) & 0xF == 0
         form = np.where(language == 1, np.where(capitals, _CAPITALS, _LATIN), form).astype(np.int32)
-        other = self._place_start + rows.other * _ALL_FORMS + form
+        other = self._place_start + rows.other * _ALL_FORMS + np.where(form == _WITH_PROVINCE, _FULL, form)
         misspelt = np.flatnonzero(rows.kind == Kind.MISSPELT)
         form[misspelt] = _MISSPELT + language[misspelt]
         place = self._place_start + rows.place * _ALL_FORMS + form
@@ -217,14 +229,17 @@ def _long_texts() -> list[str]:
 
 
 def _suffixes(share: float) -> tuple[pa.Array, np.ndarray]:
-    """Vocabulary of suffixes and, per language, a table to draw from. Numbers make many texts unlike any other."""
+    """Vocabulary of suffixes and tables to draw from: of each language, and of each after queries about no job.
+
+    Numbers make many texts unlike any other.
+    """
     numbers = [f" {n}" for n in range(1000, 3000, 7)]
     tables, words = [], [""]
-    for language in ("zh", "en"):
-        own = [*templates()[language]["suffixes"], *numbers]
-        weights = np.zeros(len(words) + len(own))
-        weights[0] = 1 - share
-        weights[len(words) :] = share / np.arange(1, len(own) + 1) / np.sum(1 / np.arange(1, len(own) + 1))
-        tables.append(lookup(weights, dtype=np.int32))
-        words += own
+    for group in ("suffixes", "other_suffixes"):
+        for language in ("zh", "en"):
+            own = [*templates()[language][group], *numbers]
+            ranks = 1.0 / np.arange(1, len(own) + 1)
+            weights = np.concatenate([[1 - share], np.zeros(len(words) - 1), share * ranks / ranks.sum()])
+            tables.append(lookup(weights, dtype=np.int32))
+            words += own
     return pa.array(words), np.stack(tables)

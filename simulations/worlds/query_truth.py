@@ -118,11 +118,11 @@ class TruthWriter:
     def _end_step(self, step: int) -> None:
         """Distinct persons of the step, written."""
         n, people = self._n, self._maker.people
-        key = np.unique(np.concatenate(self._wanted))
+        key = _distinct(self._wanted)
         person = key // n
         cell = (self._maker.holder_of[person].astype(np.int64) * n + people.home[person]) * n + key % n
         wanted = np.bincount(cell, minlength=len(self._holders) * n * n)
-        key = np.unique(np.concatenate(self._found))
+        key = _distinct(self._found)
         person = key // (n * n)
         cell = self._maker.holder_of[person].astype(np.int64) * n * n + key % (n * n)
         found = np.bincount(cell, minlength=len(self._holders) * n * n)
@@ -150,6 +150,13 @@ class TruthWriter:
         }
         text = json.dumps(planted, ensure_ascii=False, indent=1)
         (self._folder / "planted.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _distinct(keys: list[np.ndarray]) -> np.ndarray:
+    """Values that occur, once each; `numpy.unique` hashes, which takes three times as long here."""
+    joined = np.concatenate(keys)
+    joined.sort()
+    return joined[np.flatnonzero(np.diff(joined, prepend=-1))]
 
 
 _ARRAYS = (
