@@ -101,7 +101,7 @@ def write_cities(cities: CityList, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["code", "name", "lat", "lon", "aliases", "districts", "province", "population"])
         for city, code in enumerate(cities.codes):
-            place = (f"{cities.regions.lat[city]:.6f}", f"{cities.regions.lon[city]:.6f}")
+            place = (repr(float(cities.regions.lat[city])), repr(float(cities.regions.lon[city])))
             lists = ("|".join(cities.aliases[city]), "|".join(cities.districts[city]))
             population = "" if cities.population is None else f"{cities.population[city]:.0f}"
             writer.writerow([code, cities.names[city], *place, *lists, cities.provinces[city] or "", population])
