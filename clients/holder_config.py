@@ -84,6 +84,11 @@ class ReleaseSection(FrozenConfig):
         except PlanError as error:
             raise ValueError(str(error)) from None
 
+    @property
+    def contributions_per_step(self) -> int:
+        """Cells of one person in one step, at most."""
+        return self.contributions_per_period or self.contributions
+
     def mechanism(self) -> CountReleasePlan:
         """What one ledger period is charged for: the least noise that keeps (epsilon, delta) with these bounds."""
         wanted = CountReleasePlan(

@@ -25,6 +25,8 @@ examples:
   migrafed simulate plan.toml --set training.rounds=5 --seed 3
   migrafed report runs/japan_regions-s0-1a2b3c4d    rebuild report.html from a run folder
   migrafed doctor --data DIR                        check this machine and the data
+  migrafed holder check holder.toml                 look at a sample of a holder's raw job queries
+  migrafed holder release holder.toml --period all  release their counts with noise, each day once
   migrafed holder ledger show DIR                   what a holder's privacy budget was spent on
   migrafed audit --mutation                         try to break the privacy mechanisms
 
@@ -56,6 +58,30 @@ examples:
   migrafed holder ledger show holders/north/ledger
   migrafed holder ledger verify holders/north/ledger --public-key 3d79... --witness 12:906a...
   migrafed holder ledger export holders/north/ledger --out north.json
+
+{EXIT_CODES}"""
+
+
+_CHECK = f"""\
+examples:
+  migrafed holder check holder.toml
+  migrafed holder check holder.toml --rows 1000000
+  migrafed holder check holder.toml --backend pyspark://  with queries = "table:job_queries"
+
+Prints shares and counts of a sample, never a user key, a text or an address. They are made of raw rows: the output
+stays with the holder. Exit code 2 if a check failed, after the table.
+
+{EXIT_CODES}"""
+_RELEASE = f"""\
+examples:
+  migrafed holder release holder.toml --period 2026-03-01
+  migrafed holder release holder.toml --period 2026-03-01..2026-03-31
+  migrafed holder release holder.toml --period all            every complete step that was not released yet
+  migrafed holder release holder.toml --period all --complete  the last one too: no later rows will come
+
+All steps of one ledger period ([privacy] period) are charged once, together: a person counts in at most
+[release] contributions cells over any window_days days. A step is released once; asked again, it gives the same values.
+Stopped or killed at any moment, the same command goes on where it was.
 
 {EXIT_CODES}"""
 
@@ -198,7 +224,9 @@ def _audit(nouns: _Nouns) -> None:
         formatter_class=_FORMAT,
     )
     audit.add_argument("--mutation", action="store_true", help="plant every known defect and show what catches it")
-    audit.add_argument("--runs", type=_runs, metavar="N", help="with --mutation: runs of the correct mechanisms (10)")
+    audit.add_argument(
+        "--runs", type=_positive, metavar="N", help="with --mutation: runs of the correct mechanisms (10)"
+    )
     audit.add_argument("--canaries", action="store_true", help="lower bounds on epsilon from made-up people")
     audit.add_argument("--attacks", action="store_true", help="membership inference and gradient inversion")
     audit.add_argument("--quick", action="store_true", help="the short form: smaller models, fewer runs")
@@ -209,12 +237,15 @@ def _audit(nouns: _Nouns) -> None:
 def _holder(nouns: _Nouns) -> None:
     holder = nouns.add_parser(
         "holder",
-        help="what a data holder looks at: its privacy ledger",
-        description="What a data holder looks at. Reads only, and needs no private key.",
-        epilog=f"example:\n  migrafed holder ledger show holders/north/ledger\n\n{EXIT_CODES}",
+        help="a data holder's side: check raw rows, release counts, read a privacy ledger",
+        description="A data holder's side, beside its raw rows: check them, release counts of them, read the ledger.",
+        epilog="examples:\n  migrafed holder check holder.toml\n  migrafed holder release holder.toml --period all\n"
+        f"  migrafed holder ledger show holders/north/ledger\n\n{EXIT_CODES}",
         formatter_class=_FORMAT,
     )
     subjects = holder.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    _holder_check(subjects)
+    _holder_release(subjects)
     ledger = subjects.add_parser(
         "ledger",
         help="show, verify or export the ledger of one population",
@@ -239,12 +270,50 @@ def _holder(nouns: _Nouns) -> None:
         _outputs(action)
 
 
+def _holder_check(subjects: _Nouns) -> None:
+    check = subjects.add_parser(
+        "check",
+        help="look at a sample of the raw rows and at the settings; changes nothing",
+        description="Look at a sample of the raw rows and at the settings, and say what every check found.",
+        epilog=_CHECK,
+        formatter_class=_FORMAT,
+    )
+    check.add_argument("--rows", type=_positive, default=100_000, metavar="N", help="rows of the sample (100000)")
+    _holder_file(check)
+
+
+def _holder_release(subjects: _Nouns) -> None:
+    release = subjects.add_parser(
+        "release",
+        help="release steps of the counts with noise, each once, through the ledger",
+        description="Count the raw rows of one or more steps, bound what a person adds, add noise, store the result.",
+        epilog=_RELEASE,
+        formatter_class=_FORMAT,
+    )
+    release.add_argument(
+        "--period",
+        required=True,
+        metavar="P",
+        help="a day of the step, two of them as A..B, or all of the ledger period",
+    )
+    release.add_argument("--complete", action="store_true", help="release the last step although no row is later")
+    _holder_file(release)
+
+
+def _holder_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE", help="the holder's settings, a TOML file")
+    command.add_argument(
+        "--backend", metavar="URL", help="the holder's own engine as an Ibis URL (default: DuckDB here)"
+    )
+    _outputs(command)
+
+
 def _outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     command.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
 
 
-def _runs(text: str) -> int:
+def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)

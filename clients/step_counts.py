@@ -1,0 +1,175 @@
+"""Bounded counts of one step at a time, from rows that are read once for all steps of a release.
+
+    staged = stage_steps(settings, public, rows, range(59, 90), keys=keys, folder=work / "staged", buckets=32)
+    counted = staged.count(engine, 59, contributions=3, used=used)     # the first of March
+    counted.bounded, counted.kept                                       # counts, and who is in them
+
+Sensitivity: a person has at most ``min(contributions, contributions - used)`` cells in a step, once in each, and at
+most one off the diagonal per origin and per destination; so the margins are sums of cells. Which cells those are
+depends on the rows of that person alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from ibis import _
+from ibis.expr.types import Table
+
+from clients.contribution_book import KEPT
+from clients.holder_config import HolderSettings
+from clients.public_inputs import PublicInputs
+from dhgsil.queries.balance import Balance
+from dhgsil.queries.columns import check_columns
+from dhgsil.queries.counting import bot_days, cell_counts, contributions
+from dhgsil.queries.reading import QueryReader
+from dhgsil.queries.rules import QueryCalendar, QueryRules
+from dhgsil.queries.staging import staged_schema
+from privacy.bounding import BoundedCounts
+from privacy.bounding_tables import keep_k, once_per_side
+from protocol.errors import DataError
+from tables.buckets import BucketWriter
+from tables.engine import Engine
+from tables.keyed_hash import KeyedHash
+from tables.sources import RowSource
+
+_USED = pa.schema([("person", pa.int64()), ("used", pa.int32())])
+
+
+@dataclass(frozen=True)
+class SomeSteps(QueryCalendar):
+    """A calendar of which only some steps are read; the others are outside. Steps keep their numbers in the grid.
+
+    The number of a step is part of what cells are chosen by, so that two steps do not choose alike.
+    """
+
+    steps: range = range(0)
+
+    def step_of(self, days: np.ndarray) -> np.ndarray:
+        """The step of each day in the whole grid; -1 outside `steps`."""
+        step = super().step_of(days)
+        inside = (step >= self.steps.start) & (step < self.steps.stop)
+        return np.where(inside, step, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepCounts:
+    """Bounded counts of a step, T = 1, and the persons in them; raw, not to be shown.
+
+    Args:
+        bounded: Shapes: cells (1, R, N), inflow (1, N), outflow (1, R).
+        kept: Columns of `clients.contribution_book.KEPT`.
+    """
+
+    bounded: BoundedCounts
+    kept: pa.Table
+
+
+@dataclass(frozen=True)
+class StagedSteps:
+    """Staged rows of some steps, ready to be counted."""
+
+    folder: Path
+    buckets: int
+    rules: QueryRules
+    columns: tuple[int, ...]
+    """Position in the city list of each held city."""
+    cities: int
+
+    def count(self, engine: Engine, step: int, *, contributions: int, used: pa.Table) -> StepCounts:
+        """Count a step.
+
+        Args:
+            engine: Runs the expressions.
+            step: Position in the grid.
+            contributions: Cells that a person may keep who has used none.
+            used: Columns of `clients.contribution_book.USED`: cells that persons have used up of those.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        rows = engine.staged(self.folder).filter(_.step == step)
+        spent = None if not len(used) else engine.staged(self._staged_used(step, used))
+        with (
+            engine.cached(bot_days(rows, self.rules)) as bots,
+            engine.cached(_contributions(rows, self.rules, bots, self.columns)) as apart,
+            engine.cached(keep_k(apart, k=contributions, used=spent)) as kept,
+        ):
+            cells = engine.to_arrow(cell_counts(kept))
+            persons = engine.to_arrow(kept.group_by(["bucket", "person"]).agg(kept=_.count()))
+        return StepCounts(self._bounded(cells), persons.select(KEPT.names).cast(KEPT))
+
+    def _staged_used(self, step: int, used: pa.Table) -> Path:
+        """What persons have used, in a folder that any engine reads."""
+        folder = self.folder.with_name(f"used-{step}")
+        with BucketWriter(folder, _USED, buckets=self.buckets) as writer:
+            columns = {name: used[name].to_numpy() for name in _USED.names}
+            writer.write(columns, used["bucket"].to_numpy())
+        return folder
+
+    def _bounded(self, counted: pa.Table) -> BoundedCounts:
+        """Arrays of the cells; margins are their sums off the diagonal."""
+        cells = np.zeros((1, len(self.columns), self.cities), np.int64)
+        cells[0, counted["origin"].to_numpy(), counted["destination"].to_numpy()] = counted["count"].to_numpy()
+        between = cells.copy()
+        between[0, np.arange(len(self.columns)), list(self.columns)] = 0
+        return BoundedCounts(cells=cells, inflow=between.sum(axis=1), outflow=between.sum(axis=2))
+
+
+def stage_steps(
+    settings: HolderSettings,
+    public: PublicInputs,
+    rows: RowSource,
+    steps: range,
+    *,
+    keys: KeyedHash,
+    folder: Path,
+    buckets: int,
+) -> StagedSteps:
+    """Read the raw rows once and stage those of `steps`; a step without rows is a step of zeros.
+
+    Raises:
+        DataError: a column is missing or of a wrong type, a file is damaged, or there are rows of these steps and not
+            one of them counts.
+    """
+    config, grid = settings.config, settings.calendar
+    check_columns(rows, config.job_queries)
+    reader = QueryReader(
+        config.job_queries,
+        calendar=SomeSteps(grid.start, grid.end, grid.step, grid.zone, steps),
+        cities=public.cities,
+        held=public.held,
+        keywords=public.keywords,
+        rules=config.rules,
+        keys=keys,
+        base=settings.base,
+    )
+    balance = reader.read(pa.RecordBatch.from_pylist([], rows.schema)).balance
+    with BucketWriter(folder, staged_schema(weights=False), buckets=buckets) as writer:
+        for batch in rows.batches(config.job_queries.columns()):
+            read = reader.read(batch)
+            writer.write(read.columns, (read.spread % buckets).astype(np.int32))
+            balance += read.balance
+        balance.check()
+        _check_some_count(rows.name, balance)
+    columns = tuple(public.cities.index[code] for code in public.held)
+    return StagedSteps(folder, buckets, config.rules, columns, len(public.cities))
+
+
+def _check_some_count(name: str, balance: Balance) -> None:
+    """Rows of the wanted days of which none counts are a wrong setting, not an empty day."""
+    read = balance.steps[0].rows_out
+    if read and not balance.rows_out:
+        raise DataError(
+            "not one of the rows of these steps counts",
+            way_out="run `migrafed holder check`, which says why rows are dropped",
+            source=name,
+        )
+
+
+def _contributions(rows: Table, rules: QueryRules, bots: Table, columns: Sequence[int]) -> Table:
+    return once_per_side(contributions(rows, rules, bots=bots), columns=columns)
