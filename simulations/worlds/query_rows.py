@@ -109,7 +109,7 @@ class RowMaker:
         bots = max(1, round(config.queries * config.bot_share / (_BOT_LEAST + _BOT_MORE) / _BOT_DAYS))
         self.people = make_people(
             rates.sum(axis=1),
-            count=config.persons(self._days),
+            count=config.persons,
             bots=bots,
             rules=config.people_rules,
             rng=self._rng(0),

@@ -39,7 +39,7 @@ class JobQueryWorld(FrozenConfig):
     num_steps: int = Field(default=365, ge=1)
     queries: int = Field(default=1_000_000, ge=1, description="expected rows of all cities together, noise included")
 
-    queries_per_year: float = Field(default=20.0, gt=0, description="rows of a mean person in 365 days")
+    queries_per_person: float = Field(default=12.0, gt=0, description="mean over the whole period")
     activity_sd: float = Field(default=1.2, ge=0, le=3, description="of log activity: 1.2 gives the top 1 % a fifth")
     searching_share: float = Field(default=0.5, gt=0, le=1, description="people in a spell of searching at a time")
     mover_share: float = Field(default=0.5, gt=0, le=1, description="people who look beyond their city")
@@ -112,9 +112,10 @@ class JobQueryWorld(FrozenConfig):
         """Share of the rows that come from a search of a person."""
         return 1.0 - self.other_share - self.employer_share - self.bot_share
 
-    def persons(self, days: int) -> int:
-        """People of all cities, for a period of so many days."""
-        return max(self.num_cities, round(self.queries / self.queries_per_year * 365 / days))
+    @property
+    def persons(self) -> int:
+        """People of all cities, at least one in each."""
+        return max(self.num_cities, round(self.queries / self.queries_per_person))
 
     @property
     def searches(self) -> float:
