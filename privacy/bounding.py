@@ -18,22 +18,23 @@ change by k in one place, so the margins count a person once per (step, destinat
 Whoever hands on the cells alone, for margins to be added up from them, needs `once_per_side`: then a person keeps at
 most one cell of each (step, destination) and of each (step, origin), and sums of cells are these margins.
 
-Which k cells stay is decided by BLAKE2b of (person, cell) under a secret of the holder: neither the order of the rows,
-nor the sizes of the counts, nor anybody else has a say, so dropping events for one person leaves all others untouched.
+Which k cells stay is decided by a keyed hash of (person, cell) under a secret of the holder, the priorities of
+`tables.keyed_hash.KeyedHash`: neither the order of the rows, nor the sizes of the counts, nor anybody else has a say,
+so dropping events for one person leaves all others untouched. `privacy.bounding_tables` keeps the same cells of tables.
 How many events were dropped is not returned: that number is a function of the raw data and nobody paid for it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from protocol.errors import DataError, PrivacyParameterError
+from tables.keyed_hash import KeyedHash
 
 LEAST_SECRET_BYTES = 16
 
@@ -249,24 +250,11 @@ def _once_per_side(
 def _priorities(
     person: np.ndarray, cell: np.ndarray, names: Sequence[bytes] | np.ndarray, *, grid: CountGrid, secret: bytes
 ) -> np.ndarray:
-    """64 bits of BLAKE2b(secret; step, origin, destination, person) for each pair, sorted by person; uint64."""
-    key = hashlib.blake2b(secret, digest_size=32, person=b"migrafed bound k").digest()
-    keyed = hashlib.blake2b(key=key, digest_size=8)
-    # Three fields of eight bytes come first, so that the identifier, of any length, needs no delimiter.
-    places = np.stack(np.unravel_index(cell, grid.shape), axis=1).astype("<u8").tobytes()
-
-    def digests() -> Iterable[bytes]:
-        numbers, cells_of = np.unique(person, return_counts=True)
-        stop = 0
-        for number, own in zip(numbers.tolist(), cells_of.tolist(), strict=True):
-            name = _name(names[number])
-            start, stop = stop, stop + 24 * own
-            for place in range(start, stop, 24):
-                state = keyed.copy()
-                state.update(places[place : place + 24] + name)
-                yield state.digest()
-
-    return np.frombuffer(b"".join(digests()), dtype="<u8")
+    """The keyed hash of each pair, from 0; int64. Of equal (never seen) ones the smaller cell counts as the smaller."""
+    keys = KeyedHash(secret)
+    numbers, position = np.unique(person, return_inverse=True)
+    pseudonyms, _ = keys.persons([_name(names[number]) for number in numbers.tolist()])
+    return keys.priorities(pseudonyms[position], *np.unravel_index(cell, grid.shape))
 
 
 def _name(person: Any) -> bytes:
