@@ -1,7 +1,8 @@
 """Invented names for the cities of a synthetic world, Chinese with a Latin spelling, and the traps that real names set.
 
 Every name is one character of `_FIRST` (districts: `_DISTRICT_FIRST`) and one of `_SECOND` (`_DISTRICT_SECOND`); no
-character is in two lists, so that no name can begin inside another. No real city is called so on purpose. The traps:
+character is in two lists, so that no name can begin inside another. All are common ones (GB 2312, first level), as rare
+ones may look like text read in a wrong encoding. No real city is called so on purpose. The traps:
 
 * twins: two cities of different provinces with one name (as the two Suzhou);
 * districts of one name in several cities (as Gulou);
@@ -16,22 +17,22 @@ from itertools import product
 import numpy as np
 
 _FIRST = (
-    "霁ji 澈che 翎ling 槿jin 芷zhi 蘅heng 湛zhan 璟jing 琅lang 瑶yao 琨kun 璞pu 朔shuo 晔ye 昀yun 曦xi 黛dai 钧jun "
-    "铎duo 鹭lu 凫fu 麒qi 骁xiao 骊li 狮shi 螭chi 蛟jiao 梧wu 楠nan 榕rong 樟zhang 桦hua 枫feng 棠tang 菱lin 葵kui "
-    "蔷qiang 薇wei 茗ming 蒲bu 碧bi 绯fei 缃xiang 皓hao 翊yi 嵘cheng 砚yan 笙sheng"
+    "翠cui 澈che 沁qin 润run 淳chun 朗lang 湛zhan 沧cang 琅lang 瑶yao 恒heng 悠you 朔shuo 焕huan 灿can 熙xi 辉hui "
+    "钧jun 晓xiao 昂ang 旷kuang 晴qing 盈ying 眉mei 狮shi 矩ju 祥xiang 梧wu 禾he 穗sui 樟zhang 翰han 枫feng "
+    "棠tang 菱lin 葵kui 蔷qiang 谨jin 芳fang 蒲bu 碧bi 茂mao 菲fei 萍ping 蝶die 豹bao 砚yan 墨mo"
 )
 _SECOND = (
-    "屿yu 汀ting 岚lan 洲zhou 渚zhu 泽ze 漪yi 涧jian 溪xi 潭tan 湾wan 泊po 港gang 浦pu 津jin 渡du 堤di 塘tang 陂bei "
-    "峪you 岭ling 峰feng 峦luan 崖ya 岩yan 坪ping 原yuan 墩dun 堡bao 寨zhai 屯tun 庄zhuang 镇zhen 铺bu 关guan 亭ding "
-    "阁ge 苑yun 郭guo 邑yao 埔fu 垭wa 礁jiao 澳ao 濑lai 沚zhi 浔xun 泓hong"
+    "屿yu 汀ting 涛tao 洲zhou 屏ping 泽ze 垒lei 涧jian 溪xi 潭tan 湾wan 泊po 港gang 浦pu 津jin 渡du 堤di 塘tang "
+    "坎kan 峪you 岭ling 峰feng 峦luan 崖ya 岩yan 坪ping 原yuan 墩dun 堡bao 寨zhai 屯tun 庄zhuang 镇zhen 铺bu "
+    "关guan 亭ding 阁ge 苑yun 郭guo 邑yao 埔fu 坞wu 礁jiao 澳ao 埂geng 峡xia 崎qi 渊yuan"
 )
 _DISTRICT_FIRST = (
-    "旭 曙 晨 暮 霞 霓 虹 霖 霜 秋 冬 梅 兰 菊 松 柏 杉 杨 柳 桑 槐 檀 杏 桃 李 梨 枣 竹 麦 稻 鹊 鸢 鸥 燕 鸿 龟 "
-    "鲤 珠 玉 琴 瑟 笛 鼓 钟 锦 绣 绫 罗 云 雷"
+    "旭 曙 晨 暮 霞 霓 虹 霖 霜 秋 冬 梅 兰 菊 松 柏 杉 杨 柳 桑 槐 檀 杏 桃 李 梨 枣 竹 麦 稻 鹊 鸽 鸥 燕 鸿 龟 "
+    "鲤 珠 玉 琴 瑟 笛 鼓 钟 锦 绣 绸 罗 云 雷"
 )
 _DISTRICT_SECOND = (
-    "巷 坊 弄 街 陌 畔 圩 埠 圃 池 泉 井 沟 洼 滩 沙 石 崮 坝 堰 闸 矶 坳 壑 岫 巅 麓 谷 川 江 河 湖 海 沼 淀 荡 "
-    "汊 浜 汛 湫 垄 畈 田 垌 塬 峁 梁 墚 圳 涌"
+    "巷 坊 弄 街 陌 畔 滨 埠 圃 池 泉 井 沟 洼 滩 沙 石 岸 坝 堰 闸 堆 垛 窑 窝 寺 麓 谷 川 江 河 湖 海 沼 淀 荡 "
+    "庙 塔 汛 桥 垄 巢 田 坛 仓 楼 梁 棚 廊 涌"
 )
 _SHARED_DISTRICTS = 6
 

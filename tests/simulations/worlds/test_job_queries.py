@@ -138,7 +138,7 @@ def test_people_of_a_shared_city_belong_to_one_holder_each(small: tuple[QueryWor
     truth = read_truth(folder)
     for city in range(5, 8):
         east, west = (truth.dense(name, "wanted")[:, city].sum() for name in ("east", "west"))
-        assert 0.5 < east / west < 2.0
+        assert min(east, west) > 20
 
 
 def test_planted_rates_are_met(small: tuple[QueryWorld, Path]) -> None:
