@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from pathlib import Path
 from typing import Self
@@ -39,11 +40,11 @@ class QuerySource(FrozenConfig):
     @field_validator("naive_times")
     @classmethod
     def _zone_is_known(cls, zone: str | None) -> str | None:
-        if zone is not None:
+        if zone is not None and not re.fullmatch(r"[+-]\d\d:\d\d", zone):
             try:
                 zoneinfo.ZoneInfo(zone)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"'{zone}' is not a time zone; name one as Asia/Shanghai or UTC") from None
+                raise ValueError(f"'{zone}' is no time zone; write Asia/Shanghai, UTC or +08:00") from None
         return zone
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 One row per query that counts (with ``several_cities = "weights"``: per query and city): person int64 (keyed
 pseudonym), day int32 (since 1970-01-01 in the calendar's zone), step int32, origin int32 (position among the holder's
 cities), destination int32 (position in the city list), priority int64 of the cell, perhaps weight float64; in folders
-``bucket=NNN`` by person, so that all rows of a person lie in one. Still personal data: it stays with the holder and
+``bucket=B`` by person, so that all rows of a person lie in one. Still personal data: it stays with the holder and
 lives until the counts are made.
 """
 
@@ -22,7 +22,7 @@ class Staged:
     """A folder of staged queries.
 
     Args:
-        folder: Where ``bucket=NNN/part-….parquet`` lie.
+        folder: Where ``bucket=B/part-….parquet`` lie.
         buckets: How many buckets persons are spread over.
         rows: Rows in all of them.
         balance: Where the raw rows went.

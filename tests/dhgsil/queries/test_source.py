@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from dhgsil.queries.source import QuerySource
 
-FINE = {"queries": "q.parquet", "ip": "ip", "ip_database": "a.mmdb", "text": "text"}
+FINE: dict[str, Any] = {"queries": "q.parquet", "ip": "ip", "ip_database": "a.mmdb", "text": "text"}
 
 
 def test_columns_that_are_read() -> None:
     assert QuerySource(**FINE).columns() == ["time", "user", "ip", "text"]
+    assert QuerySource(**FINE, naive_times="+08:00").naive_times == "+08:00"
     source = QuerySource(queries="table:q", time="t", user="u", origin="o", destination="d")
     assert source.columns() == ["t", "u", "o", "d"]
 
@@ -25,8 +28,8 @@ def test_columns_that_are_read() -> None:
         ({"ip_database": None}, "ip needs ip_database"),
         ({"ip": None, "origin": "o"}, "mean nothing without ip"),
         ({"text": "user"}, "one column is named twice"),
-        ({"naive_times": "Mars/Olympus"}, "not a time zone"),
-        ({"naive_times": "../../etc/passwd"}, "not a time zone"),
+        ({"naive_times": "Mars/Olympus"}, "is no time zone"),
+        ({"naive_times": "../../etc/passwd"}, "is no time zone"),
         ({"country": "China"}, "country"),
         ({"queries": ""}, "queries"),
         ({"users": "u"}, "users"),
