@@ -8,7 +8,6 @@ text to refusing a good one: a single accented letter, French quotation marks or
 
 from __future__ import annotations
 
-import codecs
 import re
 
 _CONTINUATION = bytes(range(0x80, 0xC0)).decode("cp1252", errors="ignore")  # what UTF-8's later bytes look like
@@ -50,12 +49,11 @@ def _is_noise(run: str) -> bool:
 
 
 def _is_utf8_as_gbk(text: str) -> bool:
-    """Whether the GBK bytes of a text are UTF-8 with two Han or Arabic letters at least; a cut last letter may be."""
+    """Whether the GBK bytes of a text are UTF-8: two Han or Arabic letters at least, and twice as many as wrong bytes.
+
+    Some are: bytes that are nothing in GBK were lost, or became question marks.
+    """
     if "锟斤拷" in text:
         return True
-    try:
-        encoded = text.rstrip("?\u20ac").encode("gbk")  # an odd byte at the end was lost, or became one of these
-        decoded = codecs.getincrementaldecoder("utf-8")().decode(encoded)
-    except UnicodeError:
-        return False
-    return len(_HAN_OR_ARABIC.findall(decoded)) > 1
+    decoded = text.encode("gb18030", errors="replace").decode("utf-8", errors="replace")
+    return len(_HAN_OR_ARABIC.findall(decoded)) >= max(2, 2 * decoded.count("\ufffd"))

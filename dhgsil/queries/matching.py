@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -88,14 +89,22 @@ def _rank(character: str) -> int:
 def _symbol_table(characters: Sequence[str], first_digit: int, digits: int) -> np.ndarray:
     """The symbol of every character; `characters` are letters, digits and others, in that order."""
     table = np.zeros(END + 1, dtype=np.int32)
-    for number in (*range(0x20000), *range(0x1D7CE, 0x1D800)):
-        table[number] = {LETTER: 1, DIGIT: first_digit, OTHER: 0}[_kind(chr(number))]
+    latin, decimal = _latin_and_digits()
+    table[latin], table[decimal] = 1, first_digit
     places = {LETTER: 2, DIGIT: first_digit + 1, OTHER: first_digit + digits + 1}
     for character in characters:
         kind = _kind(character)
         table[ord(character)] = places[kind]
         places[kind] += 1
     return table
+
+
+@cache
+def _latin_and_digits() -> tuple[list[int], list[int]]:
+    """The numbers of all Latin letters and of all digits, which lie in the first two planes."""
+    kinds = [_kind(chr(number)) for number in range(0x20000)]
+    latin, decimal = ([number for number, kind in enumerate(kinds) if kind == wanted] for wanted in (LETTER, DIGIT))
+    return latin, decimal
 
 
 def _double_array(words: Sequence[Sequence[int]], *, symbols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
