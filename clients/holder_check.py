@@ -17,8 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tables.checks import Finding
-from tables.sources import RowSource
-from tables.times import local_days
 
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs, read_public_inputs
@@ -34,6 +32,8 @@ from privacy.campaign import campaign_events
 from privacy.ledger import verify_ledger
 from protocol.errors import DataError, MigrafedError
 from tables.keyed_hash import KeyedHash
+from tables.sources import RowSource
+from tables.times import local_days
 
 _MEANT = {Place.NAMED: "a city", Place.NONE: "no place", Place.PROVINCE: "a province only"}
 

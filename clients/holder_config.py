@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -91,10 +92,8 @@ class ReleaseSection(FrozenConfig):
 
     def mechanism(self) -> CountReleasePlan:
         """What one ledger period is charged for: the least noise that keeps (epsilon, delta) with these bounds."""
-        wanted = CountReleasePlan(
-            contributions=self.contributions, cells_stddev=1.0, margins_stddev=1.0 if self.margins else None
-        )
-        return wanted.calibrate(epsilon=self.epsilon, delta=self.delta, margin_share=self.margin_share)
+        share = self.margin_share if self.margins else None
+        return _calibrated(self.contributions, epsilon=self.epsilon, delta=self.delta, margin_share=share)
 
 
 class HolderConfig(FrozenConfig):
@@ -186,6 +185,16 @@ class HolderSettings:
             "rules": self.config.rules.model_dump(mode="json", exclude={"small_cell_threshold"}),
             "public": {name: public[name] for name in sorted(public)}, "buckets": buckets,
         })  # fmt: skip
+
+
+@cache
+def _calibrated(contributions: int, *, epsilon: float, delta: float, margin_share: float | None) -> CountReleasePlan:
+    """The plan for these numbers; kept, since calibrating takes a second. None: no margins."""
+    if margin_share is None:
+        plan = CountReleasePlan(contributions=contributions, cells_stddev=1.0)
+        return plan.calibrate(epsilon=epsilon, delta=delta)
+    plan = CountReleasePlan(contributions=contributions, cells_stddev=1.0, margins_stddev=1.0)
+    return plan.calibrate(epsilon=epsilon, delta=delta, margin_share=margin_share)
 
 
 def load_holder(path: Path) -> HolderSettings:

@@ -34,20 +34,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def new_secret(path: Path) -> bytes:
-    """Draw a secret and keep it; if another process was quicker, that one's.
+    """Draw a secret and keep it; for one process at a time.
 
     Raises:
         OSError: it cannot be written.
     """
     make_private_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        _write_new(draft, secrets.token_bytes(SECRET_BYTES))
-        with suppress(FileExistsError):
-            os.link(draft, path)  # fails where a rename would overwrite
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    write_private(path, secrets.token_bytes(SECRET_BYTES))
     return path.read_bytes()
 
 
@@ -83,7 +76,10 @@ def sync_folder(path: Path) -> None:
 
 def _write_new(path: Path, content: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,8 @@ def publish(
         return place
     noisy = store.stored(step)
     store.published.mkdir(exist_ok=True)
-    draft = store.published / f".{step.first}.{secrets.token_hex(8)}.new"
+    draft = store.published / f".{step.first}.new"
+    shutil.rmtree(draft, ignore_errors=True)  # left by a crash
     draft.mkdir()
     try:
         pq.write_table(counts_table(settings, public, step, noisy), draft / COUNTS, compression="zstd")
@@ -57,8 +56,7 @@ def publish(
         text = json.dumps(metadata(settings, mechanism, step, noisy), ensure_ascii=False, indent=1, allow_nan=False)
         (draft / METADATA).write_text(text + "\n", encoding="utf-8")
         _sync_files(draft)
-        with suppress(FileExistsError):
-            draft.rename(place)
+        draft.rename(place)
         sync_folder(store.published)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

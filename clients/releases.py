@@ -24,8 +24,6 @@ from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
-from tables.sources import RowSource
-from tables.times import local_days
 
 from clients.contribution_book import ContributionBook, Entry
 from clients.custody import Custody
@@ -43,6 +41,8 @@ from privacy.release import release_counts
 from protocol.errors import DataError, LedgerError, PlanError
 from tables.engine import Engine
 from tables.keyed_hash import KeyedHash
+from tables.sources import RowSource
+from tables.times import local_days
 
 BUCKETS = 32
 """Into how many buckets persons are hashed. The book keeps them, so another number is another book."""
