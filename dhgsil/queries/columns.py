@@ -57,7 +57,8 @@ def _kind(type_: pa.DataType) -> str | None:
 def plain(column: pa.Array, *, text: bool = False) -> pa.Array:
     """The values without a dictionary around them; an array of nulls becomes text.
 
-    With `text` everything does: an integer its digits, bytes what they spell, U+FFFD where they are not UTF-8. Large texts stay large: a batch of them may not fit 32-bit offsets.
+    With `text` everything does: an integer its digits, bytes what they spell, U+FFFD where they are not UTF-8. Large
+    texts stay large: a batch of them may not fit 32-bit offsets.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
