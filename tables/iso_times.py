@@ -153,7 +153,7 @@ def _clock(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _number(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number that each column of digits spells, and whether they are digits; (width, n) -> (n,)."""
     values = digits - np.uint8(ord("0"))  # what is no digit wraps to more than 9
-    good = (values <= 9).all(axis=0)
+    good: Any = (values <= 9).all(axis=0)
     number = values[0].astype(np.int64)
     for value in values[1:]:
         number *= 10
