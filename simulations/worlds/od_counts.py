@@ -22,7 +22,7 @@ Known ways in which this world is not the real one:
 * Pairs have no memory beyond their cities': no chain migration, no pair of cities with ties of its own.
 * The festival moves every city alike; real return flows turn round, and 2020 peaked later than the kernel says.
 * There is no weekday pattern, no keyword drift, no growth of the search engine and no small-cell suppression.
-* Preferences have no tiers: of the published gradient only this is there, that larger cities keep more of their own.
+* Preferences have no tiers unless `tier_gradient` is set: by default only larger cities keep more of their own.
 """
 
 from __future__ import annotations
@@ -74,6 +74,10 @@ class WorldConfig(FrozenConfig):
     path_sd: float = Field(default=0.1, ge=0, description="stationary spread of the AR(1) paths")
     path_memory: float = Field(default=0.95, ge=0, lt=1)
     trend_sd: float = Field(default=0.03, ge=0, description="spread of the yearly trends")
+
+    tier_gradient: float = Field(
+        default=0.0, ge=0, description="pull of tiers of cities; 1 as published, see city_tiers"
+    )
 
     hub_share: float = Field(default=0.03, ge=0, le=1)
     hub_attraction: float = 2.0
@@ -174,7 +178,7 @@ def _truth(
         outflow=outflow,
         attraction_path=_paths(config, attraction, times, paths) + _shock_path(config, shocks, "attraction_effect"),
         outflow_path=_paths(config, outflow, times, paths) + _shock_path(config, shocks, "outflow_effect"),
-        pair_effect=_pair_effect(config, distance, decay, provinces),
+        pair_effect=_pair_effect(config, distance, decay, provinces) + _tier_effect(config, attraction),
         psi=_season(config, times, home=False),
         psi_home=_season(config, times, home=True),
         decay=decay,
@@ -270,6 +274,27 @@ def _pair_effect(config: WorldConfig, distance: np.ndarray, decay: np.ndarray, p
     effect = config.province_bonus * same_province - decay[:, None] * np.log1p(distance / config.decay_km)
     np.fill_diagonal(effect, 0.0)
     return effect
+
+
+def city_tiers(attraction: np.ndarray) -> np.ndarray:
+    """Tier 1 to 5 of each city: the most attractive 2 % (one at least), then 7, 22 and 52 % in all. Shapes: (N,) -> (N,)
+
+    Tier 2 stands for the "emerging first-tier" cities of the Zhaopin report of 2018.
+    """
+    n = len(attraction)
+    rank = np.empty(n, dtype=np.int64)
+    rank[np.argsort(-attraction, kind="stable")] = np.arange(n)
+    edges = [max(tier, round(share * n)) for tier, share in enumerate((0.02, 0.07, 0.22, 0.52), start=1)]
+    return 1 + np.searchsorted(edges, rank, side="right")
+
+
+def _tier_effect(config: WorldConfig, attraction: np.ndarray) -> np.ndarray:
+    """Published preference for tier 2 by the tier of the origin (23.4, 33.6, 38.8 %), and of tier 1 for its like."""
+    tier = city_tiers(attraction)
+    to_second = np.log(np.array([1.0, 1.0, 1.0, 1.0, 33.6 / 23.4, 38.8 / 23.4]))[tier]
+    effect = to_second[:, None] * (tier == 2)[None, :] + 1.0 * np.outer(tier == 1, tier == 1)
+    np.fill_diagonal(effect, 0.0)
+    return config.tier_gradient * effect
 
 
 def _calibrated(config: WorldConfig, truth: Truth) -> Truth:

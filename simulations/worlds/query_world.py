@@ -50,6 +50,7 @@ class JobQueryWorld(FrozenConfig):
     dispersion: float = Field(default=5.0, gt=0, description="r of the negative binomial of a pair and step")
     hub_share: float = Field(default=0.03, ge=0, le=1)
     hub_attraction: float = 2.0
+    tier_gradient: float = Field(default=1.0, ge=0, description="pull of the second tier on lower ones; 1 as published")
     festival_strength: float = Field(default=1.0, ge=0, description="0 removes the season")
     festival_shift_days: int = 0
     shocks: int = Field(default=2, ge=0)
@@ -144,6 +145,7 @@ class JobQueryWorld(FrozenConfig):
             dispersion=self.dispersion,
             hub_share=self.hub_share,
             hub_attraction=self.hub_attraction,
+            tier_gradient=self.tier_gradient,
             festival_strength=self.festival_strength,
             festival_shift_days=self.festival_shift_days,
             shocks=self.shocks,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from simulations.worlds.od_counts import World, WorldConfig, make_world
+from simulations.worlds.od_counts import World, WorldConfig, city_tiers, make_truth, make_world
 from simulations.worlds.seasons import festival_kernel, festival_season, weeks_from_festival
 
 SMALL = WorldConfig(num_regions=40, num_steps=60, cross_city_queries=40_000)
@@ -201,3 +201,24 @@ def test_unknown_and_impossible_settings_are_refused() -> None:
         WorldConfig.model_validate({"num_region": 5})
     with pytest.raises(ValidationError, match="greater than or equal to 2"):
         WorldConfig(num_regions=1)
+
+
+def test_tiers_pull_as_published() -> None:
+    """From tier 5 the odds of tier 2 against tier 3 are 38.8 / 23.4 times those without tiers; tier 3 has none."""
+    config = WorldConfig(num_regions=100, num_steps=2, cross_city_queries=1e5, tier_gradient=1.0)
+    tiered, plain = (make_truth(c, 1)[2] for c in (config, config.model_copy(update={"tier_gradient": 0.0})))
+    tier = city_tiers(plain.attraction)
+    assert [int((tier == number).sum()) for number in range(1, 6)] == [2, 5, 15, 30, 48]
+    second, third = np.flatnonzero(tier == 2)[0], np.flatnonzero(tier == 3)[0]
+    gain = tiered.rate(0) / plain.rate(0)
+    np.testing.assert_allclose((gain[:, second] / gain[:, third])[tier == 5], 38.8 / 23.4)
+    np.testing.assert_allclose((gain[:, second] / gain[:, third])[(tier == 3) & (np.arange(100) != third)], 1.0)
+    assert tiered.rate(0).sum() == pytest.approx(plain.rate(0).sum(), rel=0.1)
+
+
+def test_truth_alone_is_that_of_the_world() -> None:
+    regions, times, truth = make_truth(SMALL, 5)
+    world = make_world(SMALL, 5)
+    assert regions.equals(world.series.regions)
+    np.testing.assert_array_equal(times, world.series.times)
+    np.testing.assert_array_equal(truth.rate(7), world.truth.rate(7))
