@@ -277,9 +277,9 @@ def _pair_effect(config: WorldConfig, distance: np.ndarray, decay: np.ndarray, p
 
 
 def city_tiers(attraction: np.ndarray) -> np.ndarray:
-    """Tier 1 to 5 of each city: the most attractive 2 % (one at least), then 7, 22 and 52 % in all. Shapes: (N,) -> (N,)
+    """Tier 1 to 5 of each city: the most attractive 2 % (one at least), then 7, 22 and 52 % in all.
 
-    Tier 2 stands for the "emerging first-tier" cities of the Zhaopin report of 2018.
+    Tier 2 stands for the "emerging first-tier" cities of the Zhaopin report of 2018. Shapes: (N,) -> (N,)
     """
     n = len(attraction)
     rank = np.empty(n, dtype=np.int64)
