@@ -15,9 +15,10 @@ SECRET_BYTES = 32
 
 
 def make_private_folder(path: Path) -> None:
-    """A folder of mode 0700, with those above it, whose name is on the disk."""
+    """A folder of mode 0700, and those above it that are missing, whose names are on the disk."""
     if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
 
 

@@ -29,7 +29,7 @@ from clients.contribution_book import ContributionBook, Entry
 from clients.custody import Custody
 from clients.holder_config import HolderSettings
 from clients.holder_rows import open_rows, opened_engine
-from clients.private_files import only_process
+from clients.private_files import make_private_folder, only_process
 from clients.public_inputs import PublicInputs, read_public_inputs
 from clients.published import publish
 from clients.release_store import CAMPAIGN, ReleaseStore, ServedStep, served_steps, step_request
@@ -197,7 +197,9 @@ class _Release:
             BudgetExceededError: it has too little left.
             LedgerError: it was reserved for other settings, or cannot be trusted.
         """
-        custody = Custody.at(self._store.custody_folder(self._ledger), self._settings.config.privacy)
+        folder = self._store.custody_folder(self._ledger)
+        make_private_folder(folder)  # its name must be on the disk before the book names its ledger
+        custody = Custody.at(folder, self._settings.config.privacy)
         for line in custody.ledger.lines():
             if line.kind == "reserved" and line.body["campaign"] == CAMPAIGN and line.body["request"] != self._base:
                 raise LedgerError(

@@ -1,6 +1,6 @@
 """A continual release whose process ends at every write boundary, and whose disk loses what was not synchronised.
 
-    python -m tests.release_cuts FOLDER      prints one JSON object with what happened
+    python -m tests.release_cuts FOLDER [EVERY]     prints one JSON object with what happened
 
 The release runs in a forked child that ends before its n-th call to the operating system, or half-way through a write;
 the disk then keeps, or loses, what it was not told to keep (see `tests.ledger_cuts`). Then the same command runs again.
@@ -13,10 +13,12 @@ Person i only ever looks from C1 to the i-th city, so the cell (C1, i) is person
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clients import releases
+from clients import custody, releases
 from clients.contribution_book import KEPT
 from clients.holder_config import load_holder
 from clients.release_store import ReleaseStore, read_steps
@@ -33,12 +35,13 @@ from clients.releases import parse_period, release_steps
 from clients.step_counts import StepCounts
 from privacy.bounding import BoundedCounts
 from privacy.ledger import verify_ledger
+from privacy.plan import CountReleasePlan
 from privacy.release import NoisyCounts
 from tests.holder_files import CODES, HELD, make_holder
 from tests.ledger_cuts import LOSSES, NEVER, cut
 
 K = 2
-STEPS = "2026-01-01..2026-01-04"
+STEPS, DAYS = "2026-01-01..2026-01-03", 3
 CELLS = 1, len(HELD), len(CODES)
 
 
@@ -70,6 +73,22 @@ def play() -> None:
     }
     for name, part in played.items():
         setattr(releases, name, part)
+    # Epsilon of one and the same mechanism, asked for a thousand times.
+    CountReleasePlan.epsilon = _once(CountReleasePlan.epsilon)
+    custody.cost_of = _once(custody.cost_of)
+    os.fsync = lambda _: None  # the disk is played in the children, and need not be waited for here
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The first result, for whatever it is asked."""
+    results: list[Any] = []
+
+    def remembered(*given: Any, **named: Any) -> Any:
+        if not results:
+            results.append(function(*given, **named))
+        return results[0]
+
+    return remembered
 
 
 def release(folder: Path) -> bytes:
@@ -100,7 +119,7 @@ def check(folder: Path, figures: Counter[str]) -> None:
     release(folder)
     store = ReleaseStore(folder / "store")
     served = {step.request: step.blob for step in store.all_served()}
-    if len({request[:10] for request in served}) != 4 or len(served) != 4:
+    if len({request[:10] for request in served}) != DAYS or len(served) != DAYS:
         raise RuntimeError(f"released are {sorted(served)}")
     if any(served.get(request) != blob for request, blob in seen.items()):
         raise RuntimeError("a step was released twice, and not the same")
@@ -109,36 +128,40 @@ def check(folder: Path, figures: Counter[str]) -> None:
     if (counted > K).any():
         raise RuntimeError(f"persons are counted {counted.tolist()} times, and may be {K} times")
     figures["fewer_than_allowed"] += int((counted < K).any())
-    if len([path for path in store.published.iterdir() if not path.name.startswith(".")]) != 4:
+    if len([path for path in store.published.iterdir() if not path.name.startswith(".")]) != DAYS:
         raise RuntimeError("a released step was not published")
     if answer(folder / "store") != release(folder):
         raise RuntimeError("the same command changed something")
 
 
-def main(scratch: Path) -> dict[str, float]:
-    """Every boundary of a first release and of one that goes on, with every loss."""
+def main(scratch: Path, every: int = 1) -> dict[str, float]:
+    """Every boundary of a release (or every so manyth), with all that was not synchronised kept, and lost."""
     play()
     figures, started = Counter[str](), time.monotonic()
     start = scratch / "start"
     make_holder(start, None, release={"contributions": K})
-    load_holder(start / "holder.toml").config.release.mechanism()  # calibrated once, for all children
-    whole = cut(release, _copy(start, scratch / "whole"), end_at=NEVER)
+    release(copy(start, scratch / "warm"))  # calibrated once, for all children
+    whole = cut(release, copy(start, scratch / "whole"), end_at=NEVER)
     calls = whole[1] if whole else []
     figures["boundaries"] = len(calls)
-    for lost in LOSSES:
-        for end_at in range(len(calls) + 1):
-            for half in (False, True)[: 1 + (end_at < len(calls) and calls[end_at] == "write")]:
-                folder = _copy(start, scratch / "cut")
+    ends = [(end, False) for end in range(len(calls) + 1)] + [
+        (end, True) for end, n in enumerate(calls) if n == "write"
+    ]
+    for number, (end_at, half) in enumerate(ends):
+        for lost in LOSSES[::3]:
+            if (figures["states"] + number) % every == 0:
+                folder = copy(start, scratch / "cut")
                 cut(release, folder, end_at=end_at, half=half, lost=lost)
                 figures["cuts"] += 1
                 check(folder, figures)
+            figures["states"] += 1
     return {**figures, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _copy(start: Path, folder: Path) -> Path:
+def copy(start: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return Path(shutil.copytree(start, folder))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), *map(int, sys.argv[2:]))) + "\n")
