@@ -6,6 +6,7 @@ nothing but texts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,22 +44,19 @@ class Column:
             )
 
 
+_TESTS: tuple[tuple[Kind, tuple[Callable[[pa.DataType], bool], ...]], ...] = (
+    ("text", (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
+    ("integer", (pa.types.is_integer, lambda type_: pa.types.is_decimal(type_) and type_.scale == 0)),
+    ("number", (pa.types.is_floating, pa.types.is_decimal)),
+    ("timestamp", (pa.types.is_timestamp,)),
+    ("date", (pa.types.is_date,)),
+    ("truth", (pa.types.is_boolean,)),
+    ("bytes", (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)),
+)
+
+
 def kind_of_type(type_: pa.DataType) -> Kind | None:
     """The kind of an Arrow type; None for lists, structures and all that no contract asks for."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return "text"
-    if pa.types.is_integer(type_) or (pa.types.is_decimal(type_) and type_.scale == 0):
-        return "integer"
-    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        return "number"
-    if pa.types.is_timestamp(type_):
-        return "timestamp"
-    if pa.types.is_date(type_):
-        return "date"
-    if pa.types.is_boolean(type_):
-        return "truth"
-    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
-        return "bytes"
-    return None
+    return next((kind for kind, tests in _TESTS if any(test(type_) for test in tests)), None)
