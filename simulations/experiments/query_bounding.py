@@ -1,0 +1,219 @@
+"""Counts of a staged log under every bound, and who is hit by the bounds.
+
+Cells come from the production expressions (`dhgsil.queries.counting`, `privacy.bounding_tables`). Who is hit is found
+apart from them, from the contributions of each person ranked by priority; both must give the same cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from ibis.expr.types import Table
+
+from dhgsil.queries.counting import bot_days, cell_counts, contributions
+from privacy.bounding_tables import keep_k, once_per_side
+from protocol.errors import DataError
+from simulations.experiments.query_staging import RULES, StagedWorld
+from simulations.worlds.people import mixed
+from tables.engine import Engine
+
+BEFORE, APART = "before bounding", "once per side"
+CLASSES = (1, 6, 11, 21, 51)
+"""Fewest contributions of each class of persons; the last class has no end."""
+
+SORTS = ("at home", "alone on its side", "chosen on its side")
+"""Contributions after once per side: on the diagonal; the only one of a person's step and origin; one of several."""
+
+
+@dataclass
+class Bounding:
+    """Counts and losses of one holder by rule: `BEFORE`, `APART`, then "k = 1" and so on.
+
+    Shapes: cells[rule] (T, R, N) int64; by_class[rule] and cross_by_class[rule] (classes, N), contributions by their
+        destination, all and those off the diagonal; kept[rule], expected[rule] and variance[rule] (T, sorts), what
+        the rule keeps in each step of each of `SORTS`, and mean and variance of what a choice at random would keep;
+        afresh[rule] (T, sorts), what it would keep if it ranked by a hash that once per side has not used;
+        persons[m] persons with m contributions.
+    """
+
+    cells: dict[str, np.ndarray]
+    by_class: dict[str, np.ndarray]
+    cross_by_class: dict[str, np.ndarray]
+    kept: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+    variance: dict[str, np.ndarray]
+    afresh: dict[str, np.ndarray]
+    persons: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], ks: Sequence[int]) -> Bounding:
+        """No contributions yet."""
+        bounds = [rule_of(k) for k in ks]
+        rules = [BEFORE, APART, *bounds]
+
+        def zeros(names: Sequence[str], *size: int) -> dict[str, np.ndarray]:
+            return {name: np.zeros(size, dtype=np.int64) for name in names}
+
+        def by_sort() -> dict[str, np.ndarray]:
+            return {rule: np.zeros((shape[0], len(SORTS))) for rule in bounds}
+
+        return cls(
+            cells=zeros(rules, *shape),
+            by_class=zeros(rules, len(CLASSES), shape[2]),
+            cross_by_class=zeros(rules, len(CLASSES), shape[2]),
+            kept=by_sort(),
+            expected=by_sort(),
+            variance=by_sort(),
+            afresh=by_sort(),
+        )
+
+
+def rule_of(k: int) -> str:
+    """What the rule of at most k contributions is called."""
+    return f"k = {k}"
+
+
+def bounded(staged: StagedWorld, scope: str, ks: Sequence[int]) -> Bounding:
+    """Count one scope of a world under all rules.
+
+    Raises:
+        DataError: the two ways to count do not agree.
+    """
+    columns = np.array(staged.columns(scope))
+    result = Bounding.empty((len(staged.world.calendar.times), len(columns), len(staged.world.cities)), ks)
+    files = staged.staged(scope)
+    with staged.engine() as engine:
+        rows = engine.staged(files.folder)
+        for bucket in range(files.buckets):
+            _add_bucket(result, engine, rows.filter(rows.bucket == bucket).drop("bucket"), columns, ks)
+    return result
+
+
+def _add_bucket(result: Bounding, engine: Engine, rows: Table, columns: np.ndarray, ks: Sequence[int]) -> None:
+    shape = result.cells[BEFORE].shape
+    with (
+        engine.cached(bot_days(rows, RULES)) as bots,
+        engine.cached(contributions(rows, RULES, bots=bots)) as each,
+        engine.cached(once_per_side(each, columns=columns.tolist())) as apart,
+    ):
+        tables = {BEFORE: each, APART: apart} | {rule_of(k): keep_k(apart, k=k) for k in ks}
+        cells = {rule: _dense(engine.to_arrow(cell_counts(table)), shape) for rule, table in tables.items()}
+        before, after = _Contributions.of(engine.to_arrow(each)), _Contributions.of(engine.to_arrow(apart))
+    people, number, total = np.unique(before.person, return_inverse=True, return_counts=True)
+    _extend(result, np.bincount(total, minlength=len(result.persons)))
+    class_of = np.searchsorted(CLASSES, total, side="right") - 1
+    for rule, table in tables_by_rank(before, after, ks).items():
+        owner = number if rule == BEFORE else np.searchsorted(people, table.person)
+        _add_classes(result, rule, table, class_of[owner], columns)
+        mine = np.bincount(np.ravel_multi_index(table.cell, shape), minlength=np.prod(shape)).reshape(shape)
+        if not np.array_equal(mine, cells[rule]):
+            raise DataError(
+                f"the engine and the ranks disagree on the cells of '{rule}'", way_out="one of them has a defect"
+            )
+        result.cells[rule] += mine
+    if len(after.person):
+        _add_choices(result, after, _sorts(before, after, columns), ks)
+
+
+@dataclass(frozen=True)
+class _Contributions:
+    """Columns of contributions. Shapes: all (n,)"""
+
+    person: np.ndarray
+    step: np.ndarray
+    origin: np.ndarray
+    destination: np.ndarray
+    priority: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Contributions:
+        return cls(*(table.column(name).to_numpy() for name in cls.__dataclass_fields__))
+
+    @property
+    def cell(self) -> tuple[np.ndarray, ...]:
+        return self.step, self.origin, self.destination
+
+    def where(self, kept: np.ndarray) -> _Contributions:
+        return _Contributions(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+
+
+def tables_by_rank(before: _Contributions, after: _Contributions, ks: Sequence[int]) -> dict[str, _Contributions]:
+    """Contributions that each rule keeps, by the rank of their priority among those of the person."""
+    rank = _ranks(after.person, after.priority)
+    return {BEFORE: before, APART: after} | {rule_of(k): after.where(rank < k) for k in ks}
+
+
+def _ranks(person: np.ndarray, priority: np.ndarray) -> np.ndarray:
+    """Rank of each row among those of its person, the smallest priority first. Shapes: (n,) -> (n,)"""
+    order = np.lexsort((priority, person))
+    own = person[order]
+    first = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, dtype=np.int64)
+    rank = np.empty(len(own), dtype=np.int64)
+    rank[order] = np.arange(len(own)) - np.repeat(first, np.diff(np.r_[first, len(own)]))
+    return rank
+
+
+def _add_classes(result: Bounding, rule: str, table: _Contributions, class_of: np.ndarray, columns: np.ndarray) -> None:
+    shape = result.by_class[rule].shape
+    place = class_of * shape[1] + table.destination
+    cross = columns[table.origin] != table.destination
+    result.by_class[rule] += np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+    result.cross_by_class[rule] += np.bincount(place[cross], minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _sorts(before: _Contributions, after: _Contributions, columns: np.ndarray) -> np.ndarray:
+    """Position in `SORTS` of each contribution after once per side. Shapes: -> (n,)"""
+    people = np.unique(before.person)
+    steps = 1 + int(before.step.max())
+
+    def side(table: _Contributions) -> np.ndarray:
+        return (np.searchsorted(people, table.person) * steps + table.step) * len(columns) + table.origin
+
+    cross = columns[before.origin] != before.destination
+    sides, rows = np.unique(side(before)[cross], return_counts=True)
+    several = np.append(sides[rows > 1], -1)
+    shared = np.isin(side(after), several)
+    return np.where(columns[after.origin] == after.destination, 0, 1 + shared)
+
+
+def _add_choices(result: Bounding, after: _Contributions, sort: np.ndarray, ks: Sequence[int]) -> None:
+    """What each k keeps of each step and sort, and what a choice at random would.
+
+    Of c contributions of one kind a person with m in all keeps a hypergeometric number, with p = min(1, k / m): mean
+    c p, variance c p (1 - p) (m - c) / (m - 1).
+    """
+    shape = next(iter(result.kept.values())).shape
+    place = after.step * shape[1] + sort
+    _, number, total = np.unique(after.person, return_inverse=True, return_counts=True)
+    key, here = np.unique(number * (shape[0] * shape[1]) + place, return_counts=True)
+    owner, where = np.divmod(key, shape[0] * shape[1])
+    m = total[owner]
+    rank = _ranks(after.person, after.priority)
+    afresh = _ranks(after.person, mixed(after.priority.astype(np.uint64), 1))
+    for k in ks:
+        p = np.minimum(1.0, k / m)
+        spread = here * p * (1 - p) * (m - here) / np.maximum(m - 1, 1)
+        added = {
+            "kept": np.bincount(place[rank < k], minlength=shape[0] * shape[1]),
+            "afresh": np.bincount(place[afresh < k], minlength=shape[0] * shape[1]),
+            "expected": np.bincount(where, here * p, minlength=shape[0] * shape[1]),
+            "variance": np.bincount(where, spread, minlength=shape[0] * shape[1]),
+        }
+        for name, values in added.items():
+            getattr(result, name)[rule_of(k)] += values.reshape(shape)
+
+
+def _dense(table: pa.Table, shape: tuple[int, ...]) -> np.ndarray:
+    cells = np.zeros(shape, dtype=np.int64)
+    place = tuple(table.column(name).to_numpy() for name in ("step", "origin", "destination"))
+    cells[place] = table.column("count").to_numpy()
+    return cells
+
+
+def _extend(result: Bounding, persons: np.ndarray) -> None:
+    longer = persons.astype(np.int64)
+    longer[: len(result.persons)] += result.persons
+    result.persons = longer
