@@ -1,4 +1,4 @@
-"""Columns of a holder's table: which types are read, and texts, codes and gaps of one batch."""
+"""Columns of one batch, of whatever type: texts, city codes, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,50 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dhgsil.queries.source import QuerySource
-from protocol.errors import DataError
+from tables.contracts import kind_of_type
 from tables.source_columns import readable_text
-from tables.sources import RowSource
 
 UNKNOWN, MISSING = -1, -2
 """Instead of a city index: a code that is not in the city list, and no code."""
-
-TEXT, WHOLE, TIME = "text", "integer", "timestamp"
-KINDS = {"time": (TIME, TEXT), "user": (TEXT, WHOLE), "origin": (TEXT, WHOLE), "destination": (TEXT, WHOLE)}
-"""Kinds of values by role; addresses and query texts are texts."""
-
-
-def check_columns(rows: RowSource, source: QuerySource) -> None:
-    """Refuse a table without one of the columns, or with one of another kind. A column of nulls alone is of any kind.
-
-    Raises:
-        DataError: says the column, what it is for, the type found and the kinds expected.
-    """
-    for role in ("time", "user", "origin", "ip", "text", "destination"):
-        name = getattr(source, role)
-        if name is None:
-            continue
-        if name not in rows.schema.names:
-            problem = f"the column for the {role} is missing; the table has {', '.join(rows.schema.names[:20])}"
-            raise DataError(problem, way_out=f'name it as {role} = "…"', source=rows.name, column=name)
-        expected, found = KINDS.get(role, (TEXT,)), rows.schema.field(name).type
-        if not pa.types.is_null(found) and _kind(found) not in expected:
-            raise DataError(
-                f"the column for the {role} is of type {found}; {' or '.join(expected)} is expected",
-                way_out="convert it where the table is made, or name another column",
-                source=rows.name,
-                column=name,
-            )
-
-
-def _kind(type_: pa.DataType) -> str | None:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
-        return TIME
-    if pa.types.is_integer(type_) or (pa.types.is_decimal(type_) and type_.scale == 0):
-        return WHOLE
-    return TEXT if _is_text(type_) or _is_bytes(type_) or pa.types.is_string_view(type_) else None
 
 
 def plain(column: pa.Array, *, text: bool = False) -> pa.Array:
@@ -66,7 +27,7 @@ def plain(column: pa.Array, *, text: bool = False) -> pa.Array:
         return column.cast(pa.string())
     if not text or _is_text(column.type):
         return column
-    return readable_text(column) if _is_bytes(column.type) else column.cast(pa.string())
+    return readable_text(column) if kind_of_type(column.type) == "bytes" else column.cast(pa.string())
 
 
 def is_missing(encoded: pa.DictionaryArray) -> np.ndarray:
@@ -89,10 +50,6 @@ def indices_of_codes(column: pa.Array, index: Mapping[str, int]) -> np.ndarray:
     codes = [code.strip() for code in encoded.dictionary.to_pylist()]
     found = np.array([*(index.get(code, UNKNOWN) if code else MISSING for code in codes), MISSING], dtype=np.int32)
     return found[encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)]
-
-
-def _is_bytes(type_: pa.DataType) -> bool:
-    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
 def _is_text(type_: pa.DataType) -> bool:

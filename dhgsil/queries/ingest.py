@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from dhgsil.queries.balance import Balance
 from dhgsil.queries.cities import CityList
-from dhgsil.queries.columns import check_columns
 from dhgsil.queries.keywords import Keywords
 from dhgsil.queries.reading import QueryReader
 from dhgsil.queries.rules import QueryCalendar, QueryRules
@@ -18,6 +17,7 @@ from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import Staged, size_of
 from protocol.errors import DataError
 from tables.buckets import BucketWriter
+from tables.checks import check_schema, refuse_failed
 from tables.keyed_hash import KeyedHash
 from tables.sources import RowSource
 
@@ -45,7 +45,7 @@ def ingest(
     Raises:
         DataError: a column is missing or of a wrong type, a file is damaged, or not one row is left.
     """
-    check_columns(rows, source)
+    refuse_failed(check_schema(rows.schema, source.contract()), source=rows.name)
     reader = QueryReader(
         source, calendar=calendar, cities=cities, held=held, keywords=keywords, rules=rules, keys=keys, base=base
     )

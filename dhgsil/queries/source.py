@@ -10,6 +10,17 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from protocol.plan import FrozenConfig
+from tables.contracts import Column, Kind
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "time": ("timestamp", "date", "text"),
+    "user": ("text", "integer", "bytes"),
+    "origin": ("text", "integer", "bytes"),
+    "ip": ("text", "bytes"),
+    "text": ("text", "bytes"),
+    "destination": ("text", "integer", "bytes"),
+}
+"""Kinds of values by role. Bytes are texts of engines that do not say so."""
 
 
 class QuerySource(FrozenConfig):
@@ -62,6 +73,12 @@ class QuerySource(FrozenConfig):
             raise ValueError(f"one column is named twice ({', '.join(columns)}); each role needs a column of its own")
         return self
 
+    def contract(self) -> tuple[Column, ...]:
+        """What the table must have: the columns that are read, and the kinds they may be."""
+        return tuple(
+            Column(role=role, name=name, kinds=kinds) for role, kinds in KINDS.items() if (name := getattr(self, role))
+        )
+
     def columns(self) -> list[str]:
         """Names of the columns that are read, and no others: time, user, then origin or ip, text, destination."""
-        return [name for name in (self.time, self.user, self.origin, self.ip, self.text, self.destination) if name]
+        return [column.name for column in self.contract()]

@@ -15,6 +15,7 @@ FINE: dict[str, Any] = {"queries": "q.parquet", "ip": "ip", "ip_database": "a.mm
 def test_columns_that_are_read() -> None:
     assert QuerySource(**FINE).columns() == ["time", "user", "ip", "text"]
     assert QuerySource(**FINE, naive_times="+08:00").naive_times == "+08:00"
+    assert [column.role for column in QuerySource(**FINE).contract()] == ["time", "user", "ip", "text"]
     source = QuerySource(queries="table:q", time="t", user="u", origin="o", destination="d")
     assert source.columns() == ["t", "u", "o", "d"]
 
