@@ -141,4 +141,5 @@ def _local_day(array: Any, zone: str, known: np.ndarray) -> np.ndarray:
         array = pc.call_function("local_timestamp", [array.cast(pa.timestamp(unit, zone))])
     ticks = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     # Floor, so that the evening of 31 December 1969 is day -1.
-    return np.where(known, ticks // UNITS_PER_DAY[unit], NO_DAY).astype(np.int32)
+    days = np.clip(ticks // UNITS_PER_DAY[unit], NO_DAY, -NO_DAY - 1)  # years no calendar has stay far away
+    return np.where(known, days, NO_DAY).astype(np.int32)
