@@ -54,6 +54,8 @@ def write_queries(
 ) -> int:
     """Write the log of every holder, the public inputs and the truth; the same world and holders give the same rows.
 
+    ``truth/planted.json`` comes last: a folder without it was not finished.
+
     Args:
         world: See `make_query_world`.
         folder: Does not exist, or is empty.

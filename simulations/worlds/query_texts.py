@@ -77,7 +77,7 @@ def templates() -> dict[str, dict[str, list[str]]]:
 def lookup(shares: np.ndarray | tuple[float, ...], size: int = 65536, dtype: type = np.uint8) -> np.ndarray:
     """Table in which entry i occurs about ``shares[i] * size`` times, to draw i by a uniform index. Shapes: -> (size,)
 
-    Entries with a positive share occur at least once, where the table has room.
+    A share below ``1 / size`` may not occur at all; a share of 0 never does.
     """
     edges = np.cumsum(shares) / np.sum(shares) * size
     return np.searchsorted(edges, np.arange(size) + 0.5).clip(max=len(edges) - 1).astype(dtype)
