@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tables.checks import Finding
 
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs, read_public_inputs
 from clients.release_store import CAMPAIGN, ReleaseStore
 from clients.stages import Stages, Unheard, stage
 from dhgsil.queries.balance import Balance
+from dhgsil.queries.columns import indices_of_codes, plain
 from dhgsil.queries.destinations import Place
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.origins import AddressBook, OriginStatus
@@ -31,8 +31,9 @@ from privacy.accounting import cost_of
 from privacy.campaign import campaign_events
 from privacy.ledger import verify_ledger
 from protocol.errors import DataError, MigrafedError
+from tables.checks import Finding, check_schema
 from tables.keyed_hash import KeyedHash
-from tables.sources import RowSource
+from tables.sources import BATCH_ROWS, RowSource
 from tables.times import local_days
 
 _MEANT = {Place.NAMED: "a city", Place.NONE: "no place", Place.PROVINCE: "a province only"}
@@ -133,9 +134,9 @@ def _sample_of(
     with report.trying("files"):
         source = open_rows()
         report.ok("files", _size(source))
-        if missing := [name for name in columns if name not in source.schema.names]:
-            for name in missing:
-                report.failed("columns", "no such column", "correct its name in [job_queries]", column=name)
+        found = check_schema(source.schema, settings.config.job_queries.contract())
+        report.findings += found
+        if any(finding.status == "failed" for finding in found):
             return None
         sample = source.sample(columns, rows=rows)
         if not len(sample):
@@ -174,8 +175,7 @@ def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report)
     """Types, times, zones and persons."""
     source, calendar = settings.config.job_queries, settings.calendar
     for name in source.columns():
-        nulls = sample[name].null_count / len(sample)
-        report.ok("columns", f"{sample.schema.field(name).type}, missing in {_share(nulls)}", column=name)
+        report.ok("missing values", _share(sample[name].null_count / len(sample)), column=name)
     with report.trying("times"):
         days = local_days(sample[source.time], zone=calendar.zone, naive=source.naive_times)
         shares = np.bincount(days.status, minlength=4) / len(sample)
@@ -200,11 +200,11 @@ def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report)
 def content_findings(settings: HolderSettings, sample: pa.Table, public: PublicInputs, report: _Report) -> None:
     """City codes, addresses and texts: what is recognised of them."""
     source = settings.config.job_queries
+    own = [public.cities.index[code] for code in public.held]
     for role, name in (("origin", source.origin), ("destination", source.destination)):
         if name is not None:
-            codes = sample[name].drop_null().cast(pa.string())
-            known = _mean(pc.is_in(codes, value_set=pa.array(public.cities.codes)))
-            held = _mean(pc.is_in(codes, value_set=pa.array(public.held)))
+            codes = indices_of_codes(_texts(sample[name].drop_null()), public.cities.index)
+            known, held = (float(good.mean()) if len(codes) else 0.0 for good in (codes >= 0, np.isin(codes, own)))
             found = f"unknown codes {_share(1 - known)}" + (f", held {_share(held)}" if role == "origin" else "")
             _graded(report, role, name, found, good=held if role == "origin" else known, empty=not len(codes))
     if source.ip is not None and source.ip_database is not None:
@@ -256,30 +256,21 @@ def balance_findings(balance: Balance, report: _Report) -> None:
         report.failed("ingest", found, "see the shares below: nothing of this sample would be released")
 
 
-@dataclass(frozen=True)
 class _Sample:
     """A table in memory as a `RowSource`."""
 
-    table: pa.Table
-    name: str = "sample"
+    def __init__(self, table: pa.Table) -> None:
+        self._table, self.name, self.schema = table, "sample", table.schema
+        self.rows: int | None = len(table)
+        self.bytes: int | None = table.nbytes
 
-    @property
-    def schema(self) -> pa.Schema:
-        return self.table.schema
-
-    @property
-    def rows(self) -> int:
-        return len(self.table)
-
-    @property
-    def bytes(self) -> int:
-        return self.table.nbytes
-
-    def batches(self, columns: Sequence[str], *, rows: int = 262_144) -> Iterator[pa.RecordBatch]:
-        yield from self.table.select(list(columns)).to_batches(max_chunksize=rows)
+    def batches(self, columns: Sequence[str], *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """All of it."""
+        yield from self._table.select(list(columns)).to_batches(max_chunksize=rows)
 
     def sample(self, columns: Sequence[str], *, rows: int) -> pa.Table:
-        return self.table.select(list(columns)).slice(0, rows)
+        """Its beginning."""
+        return self._table.select(list(columns)).slice(0, rows)
 
 
 def _graded(report: _Report, check: str, column: str, found: str, *, good: float, empty: bool = False) -> None:
@@ -291,8 +282,8 @@ def _graded(report: _Report, check: str, column: str, found: str, *, good: float
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
-    cast = column.cast(pa.string()).combine_chunks()
-    return pa.concat_arrays(cast.chunks) if isinstance(cast, pa.ChunkedArray) else cast
+    combined = column.combine_chunks()
+    return plain(pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined, text=True)
 
 
 def _shares(values: np.ndarray, names: type[OriginStatus] | type[TextStatus] | type[Place]) -> str:
@@ -301,10 +292,6 @@ def _shares(values: np.ndarray, names: type[OriginStatus] | type[TextStatus] | t
         for name in names
         if (share := float((values == name).mean())) or not name
     )
-
-
-def _mean(mask: pa.ChunkedArray | pa.Array) -> float:
-    return float(pc.mean(mask).as_py() or 0.0)
 
 
 def _share(value: float) -> str:

@@ -24,15 +24,14 @@ from clients.contribution_book import KEPT
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs
 from dhgsil.queries.balance import Balance
-from dhgsil.queries.columns import check_columns
 from dhgsil.queries.counting import bot_days, cell_counts, contributions
 from dhgsil.queries.reading import QueryReader
 from dhgsil.queries.rules import QueryCalendar, QueryRules
-from dhgsil.queries.staging import staged_schema
 from privacy.bounding import BoundedCounts
 from privacy.bounding_tables import keep_k, once_per_side
 from protocol.errors import DataError
 from tables.buckets import BucketWriter
+from tables.checks import check_schema, refuse_failed
 from tables.engine import Engine
 from tables.keyed_hash import KeyedHash
 from tables.sources import RowSource
@@ -137,7 +136,7 @@ def stage_steps(
             one of them counts.
     """
     config, grid = settings.config, settings.calendar
-    check_columns(rows, config.job_queries)
+    refuse_failed(check_schema(rows.schema, config.job_queries.contract()), source=rows.name)
     reader = QueryReader(
         config.job_queries,
         calendar=SomeSteps(grid.start, grid.end, grid.step, grid.zone, steps),
@@ -149,7 +148,7 @@ def stage_steps(
         base=settings.base,
     )
     balance = reader.read(pa.RecordBatch.from_pylist([], rows.schema)).balance
-    with BucketWriter(folder, staged_schema(weights=False), buckets=buckets) as writer:
+    with BucketWriter(folder, reader.schema, buckets=buckets) as writer:
         for batch in rows.batches(config.job_queries.columns()):
             read = reader.read(batch)
             writer.write(read.columns, (read.spread % buckets).astype(np.int32))
