@@ -54,16 +54,17 @@ class Matcher:
         """Every whole occurrence in texts that stand behind one another, each with `END` behind it."""
         symbols = self._symbols[codes]
         joined = self._joined(symbols)  # whether a word or number goes on from the place before
-        start = np.flatnonzero(self._begins[symbols] & ~joined)
-        node, depth = symbols[start], 1
+        here, depth = np.flatnonzero(self._begins[symbols] & ~joined) + 1, 1  # behind the character walked last
+        node = symbols[here - 1]
         found: list[Matches] = []
-        while len(start):
+        while len(here):
             term = self._term[node]
-            hit = np.flatnonzero((term >= 0) & ~joined[start + depth])
-            found.append(Matches(start[hit], start[hit] + depth, term[hit]))
-            following = self._base[node] + symbols[start + depth]
+            hit = np.flatnonzero(term >= 0)
+            hit = hit[~joined[here[hit]]]
+            found.append(Matches(here[hit] - depth, here[hit], term[hit]))
+            following = self._base[node] + symbols[here]
             goes_on = np.flatnonzero(self._check[following] == node)
-            start, node, depth = start[goes_on], following[goes_on], depth + 1
+            here, node, depth = here[goes_on] + 1, following[goes_on], depth + 1
         if not found:
             return Matches(*[np.zeros(0, dtype=np.int64)] * 3)
         return Matches(*(np.concatenate([getattr(part, name) for part in found]) for name in ("start", "end", "term")))
