@@ -16,11 +16,12 @@ import numpy as np
 from pydantic import JsonValue
 
 from dhgsil.series import ODSeries
-from dhgsil.task import SYNTHETIC, DHGSILTask, data_section
+from dhgsil.task import JOB_QUERIES, SYNTHETIC, DHGSILTask, data_section
 from protocol.errors import PlanError
 from protocol.plan import Plan, parse_config
 from simulations.holdings import Holdings
 from simulations.progress import Progress
+from simulations.query_records import QueryRecords
 from simulations.worlds.od_counts import WorldConfig, make_world
 
 
@@ -31,6 +32,8 @@ def records_of(plan: Plan, task: DHGSILTask, folder: Path | None) -> Records:
         PlanError: the plan needs a data folder and none was given, or holders share what cannot be shared.
         DataError: what the reader refuses.
     """
+    if data_section(plan).source == JOB_QUERIES:
+        return QueryRecords(plan, task, folder)
     return CountedRecords(plan, task, load_series(plan, task, folder))
 
 
