@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.query_counts import Bounds, QueryCounts, count_queries
+from clients.working_folder import working_folder
 from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.counting import hide_small_cells
@@ -23,6 +26,7 @@ from dhgsil.queries.rules import QueryCalendar, QueryRules
 from dhgsil.queries.staging import Staged, size_of, staged_schema
 from dhgsil.regions import Regions
 from privacy.bounding import CountGrid, bound_contributions
+from protocol.errors import DataError, EngineError, PrivacyParameterError
 from tables.buckets import BucketWriter
 from tables.engine import Engine, Limits
 from tables.keyed_hash import KeyedHash
@@ -176,6 +180,7 @@ def examples(number: int) -> settings:
     return settings(max_examples=number, deadline=None, suppress_health_check=slow)
 
 
+@pytest.mark.slow
 @examples(12)
 @given(table=tables(), k=st.integers(1, 20), limit=st.integers(2, 12), sides=st.booleans())
 def test_every_cell_is_that_of_a_plain_reader_and_of_the_array_way(
@@ -199,6 +204,7 @@ def test_every_cell_is_that_of_a_plain_reader_and_of_the_array_way(
     assert bounds.rows_out == found.balance.rows_out == expected["cells"].sum()
 
 
+@pytest.mark.slow
 @examples(8)
 @given(
     table=tables(),
@@ -236,6 +242,7 @@ def test_one_person_moves_the_counts_by_the_stated_amount_and_nobody_else(
         assert change.sum() <= k
 
 
+@pytest.mark.slow
 @examples(5)
 @given(table=tables(), data=st.data())
 def test_order_of_rows_and_number_of_buckets_change_nothing(
@@ -318,7 +325,7 @@ def test_rows_outside_the_grid_are_refused_and_not_shown(engine: Engine, tmp_pat
     staged_for, smaller = World(7, "day", 3, (0, 1, 2)), World(7, "day", 2, (0, 1))
     staged = stage([Row(77, 3, 0, 2)], staged_for, tmp_path / "staged")
     cities = smaller.city_list
-    with pytest.raises(DataError, match="'destination'.*outside the grid.*0 to 1"):
+    with pytest.raises(DataError, match=r"'destination'.*outside the grid.*0 to 1"):
         count_queries(
             staged, engine, calendar=smaller.calendar, cities=cities, held=cities.codes, rules=QueryRules(),
             bounds=None, plain=True,
