@@ -53,6 +53,12 @@ class AddressRanges:
         first = np.concatenate([[True], values[1:] != values[:-1]])
         return AddressRanges(self.starts[first], values[first])
 
+    def overlaid(self, networks: Iterable[str], value: int) -> AddressRanges:
+        """The same ranges, but `value` in all of `networks`."""
+        special = special_ranges(networks)
+        both = AddressRanges(np.union1d(self.starts, special.starts), np.zeros(0))
+        return both.with_values(np.where(special.find(both.starts), value, self.find(both.starts)))
+
 
 def special_ranges(networks: Iterable[str]) -> AddressRanges:
     """Ranges whose value is whether they lie in one of `networks`, all of one family and none inside another."""

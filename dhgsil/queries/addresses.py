@@ -30,13 +30,16 @@ class Addresses:
 def parsed(texts: pa.Array) -> Addresses:
     """Addresses of texts without nulls; a zone id (``%eth0``) is cut off.
 
-    Takes for an address exactly what `socket.inet_pton` does; IPv4 is parsed without a Python object per address.
+    Takes for an address exactly what `socket.inet_pton` does; IPv4 is parsed without a Python object per address,
+    whatever else is there once for each distinct text.
     """
     ipv4, found = _dotted(texts)
     rest = np.flatnonzero(~found)
-    packed = [_packed(text) for text in texts.take(pa.array(rest)).to_pylist()]
-    size = np.fromiter(map(len, packed), dtype=np.int64, count=len(packed))
-    keys = np.array(packed, dtype="S16")
+    distinct = texts.take(pa.array(rest)).dictionary_encode()
+    packed = [_packed(text) for text in distinct.dictionary.to_pylist()]
+    codes = distinct.indices.to_numpy(zero_copy_only=False)
+    size = np.fromiter(map(len, packed), dtype=np.int64, count=len(packed))[codes]
+    keys = np.array(packed, dtype="S16")[codes]
     family, ipv6 = np.where(found, 4, 0).astype(np.int8), np.zeros(len(texts), dtype="S16")
     family[rest[size == 16]], ipv6[rest[size == 16]] = 6, keys[size == 16]
     inside = np.frombuffer(keys[size == 4].tobytes(), dtype=">u4").reshape(-1, 4)[:, 0]

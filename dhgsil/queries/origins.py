@@ -28,7 +28,6 @@ from dhgsil.queries.address_ranges import (
     AddressRanges,
     SearchTree,
     damaged,
-    special_ranges,
 )
 from dhgsil.queries.addresses import parsed
 from dhgsil.queries.cities import CityList
@@ -48,6 +47,9 @@ class OriginStatus(IntEnum):
     UNKNOWN = 4
     UNKNOWN_CODE = 5
     NOT_HELD = 6
+
+
+PRIVATE = -1 - OriginStatus.PRIVATE
 
 
 class AddressBook:
@@ -73,8 +75,8 @@ class AddressBook:
         try:
             with maxminddb.open_database(database) as reader:
                 tree = SearchTree(database, reader)
-                self._ipv4 = self._resolved(tree.ipv4(), reader, ipv4=True)
-                self._ipv6 = self._resolved(tree.ipv6(), reader, ipv4=False)
+                self._ipv4 = self._resolved(tree.ipv4(), reader).overlaid(SPECIAL_IPV4, PRIVATE)
+                self._ipv6 = self._resolved(tree.ipv6(), reader).overlaid(SPECIAL_IPV6, PRIVATE)
         except (maxminddb.InvalidDatabaseError, UnicodeDecodeError) as error:
             raise damaged(database) from error
         except OSError as error:
@@ -87,14 +89,14 @@ class AddressBook:
                 way_out="give a database with city.code, or a map of its geoname ids (CSV geoname_id,code)",
                 source=database,
             )
-        self._special_ipv4, self._special_ipv6 = special_ranges(SPECIAL_IPV4), special_ranges(SPECIAL_IPV6)
 
-    def _resolved(self, ranges: AddressRanges, reader: maxminddb.Reader, *, ipv4: bool) -> AddressRanges:
-        """Ranges of city indices, or of -1 - status where there is no city."""
+    def _resolved(self, ranges: AddressRanges, reader: maxminddb.Reader) -> AddressRanges:
+        """Ranges of city indices, or of -1 - status where there is no city; each record is decoded once."""
         records, first, inverse = np.unique(ranges.values, return_index=True, return_inverse=True)
         found = np.full(len(records), -1 - OriginStatus.UNKNOWN, dtype=np.int32)
         for position in np.flatnonzero(records):
             start = ranges.starts[first[position]]
+            ipv4 = start.dtype == np.uint32
             address = IPv4Address(int(start)) if ipv4 else IPv6Address(bytes(start).ljust(16, b"\0"))
             found[position] = self._reading.city(reader.get(address))
         return ranges.with_values(found[inverse])
@@ -104,24 +106,14 @@ class AddressBook:
 
         Shapes: addresses (n,) text -> (n,) int32, (n,) int8
         """
-        encoded = pc.call_function("utf8_trim_whitespace", [addresses]).dictionary_encode()
-        distinct = self._found(encoded.dictionary)
-        codes = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
-        found = np.append(distinct, np.int32(-1 - OriginStatus.MISSING))[codes]
+        texts = pc.call_function("utf8_trim_whitespace", [addresses]).fill_null("")
+        keys = parsed(texts)
+        found = np.full(len(texts), -1 - OriginStatus.UNKNOWN, dtype=np.int32)
+        found[pc.call_function("equal", [texts, ""]).to_numpy(zero_copy_only=False)] = -1 - OriginStatus.MISSING
+        for family, part, ranges in ((4, keys.ipv4, self._ipv4), (6, keys.ipv6, self._ipv6)):
+            rows = np.flatnonzero(keys.family == family)
+            found[rows] = ranges.find(part[rows])
         return np.maximum(found, -1), np.where(found < 0, -1 - found, OriginStatus.KNOWN).astype(np.int8)
-
-    def _found(self, distinct: pa.Array) -> np.ndarray:
-        addresses = parsed(distinct)
-        found = np.full(len(distinct), -1 - OriginStatus.UNKNOWN, dtype=np.int32)
-        for family, keys, ranges, special in (
-            (4, addresses.ipv4, self._ipv4, self._special_ipv4),
-            (6, addresses.ipv6, self._ipv6, self._special_ipv6),
-        ):
-            rows = np.flatnonzero(addresses.family == family)
-            found[rows] = np.where(special.find(keys[rows]), -1 - OriginStatus.PRIVATE, ranges.find(keys[rows]))
-        blank = pc.call_function("equal", [distinct, ""]).to_numpy(zero_copy_only=False)
-        found[blank] = -1 - OriginStatus.MISSING
-        return found
 
 
 class RecordReading:
