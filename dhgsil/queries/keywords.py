@@ -2,7 +2,8 @@
 
 Three lists. A query with a *job* term is a job query, unless it also has a *stop* term (an employer's or a reader's
 search: a recruiting poster, interview questions). *Not places* are words that hold a city's name and name no city, such
-as the dish 兰州拉面; as longest matches they hide it. Terms are compared after `normalise`; Latin ones as whole words.
+as the dish 兰州拉面; as longest matches they hide it, and a name that is among them itself (东方) is no place at all.
+Terms are compared after `normalise`; Latin ones as whole words.
 
 The built-in lists are the files ``keywords/zh.toml`` and ``keywords/en.toml`` beside this module. A file of one's own
 has the same keys. The lists are public, and never chosen from the holder's rows.

@@ -90,7 +90,8 @@ class TextReader:
         for role, terms in ((JOB, keywords.job), (STOP, keywords.stop), (0, keywords.not_places)):
             for term in map(normalise, terms):
                 roles[term] = roles.get(term, 0) | role
-        forms = {text: number for number, text in enumerate(gazetteer.texts)}
+        hidden = set(map(normalise, keywords.not_places))
+        forms = {text: number for number, text in enumerate(gazetteer.texts) if text not in hidden}
         terms = sorted((roles.keys() | forms.keys()) - {""})
         self._matcher = Matcher(terms)
         self._roles = np.array([roles.get(term, 0) for term in terms], dtype=np.uint8)

@@ -161,6 +161,13 @@ def test_keywords_hide_names_that_they_overlap() -> None:
     ]
 
 
+def test_a_name_may_be_taken_off_the_map() -> None:
+    """A name that is too common a word, put among `not_places`, is none; its longer forms stay."""
+    keywords = Keywords(job=("招聘",), not_places=("中山",))
+    found = one_by_one(read(["中山招聘", "中山市招聘", "大连中山区招聘"], TextReader(CITIES, keywords, QueryRules())))
+    assert [cities for *_, cities in found] == [[], [12], [4]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(queries | st.none(), max_size=12), st.data())
 def test_batching_changes_nothing(batch: list[str | None], data: st.DataObject) -> None:
