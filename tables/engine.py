@@ -220,7 +220,11 @@ class Engine:
 
     def guarded(self, action: Callable[[], Result]) -> Result:
         """The action's result; whatever the engine raises becomes an `EngineError` without its words."""
-        return _guarded(action, f"the engine '{self.name}' failed")
+        try:
+            return _guarded(action, f"the engine '{self.name}' failed")
+        except KeyboardInterrupt:
+            _stop(self.connection)
+            raise
 
     def _uploaded(self, folder: Path) -> Table:
         """The staged rows in a temporary table of the engine."""
@@ -289,8 +293,15 @@ def _spill_folder(folder: Path | None) -> Path:
         ) from None
 
 
+def _stop(connection: Any) -> None:
+    """Stop what DuckDB does in the background: after Ctrl-C it goes on, and closing would wait for its end."""
+    if connection.name == "duckdb":
+        connection.con.interrupt()
+
+
 def _disconnect(connection: Any, temp: Path | None = None) -> None:
     try:
+        _stop(connection)
         connection.disconnect()
     except Exception:  # noqa: BLE001, S110  a connection that is gone already is closed
         pass

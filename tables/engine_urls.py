@@ -12,7 +12,7 @@ def masked(url: str) -> str:
     after the first "?", "#" or ";".
     """
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not scheme or not separator:
         return "***"
     shown = re.split("[?#;]", rest, maxsplit=1)[0]
     options = "?***" if len(shown) < len(rest) else ""
