@@ -2,7 +2,7 @@
 
 Counts between cities, summed over the period, follow ``log E[y_od] = c + a_o + b_d - g log D_od + r [same province]``;
 b is the attraction. It is fitted as Poisson pseudo-maximum likelihood over all pairs o != d, with a Gaussian prior of
-precision `RIDGE` on every parameter but c: it fixes the levels, keeps the fit finite where noise makes a sum negative,
+precision `RIDGE` on every parameter: it fixes the levels, keeps the fit finite where noise makes a sum negative,
 and is nothing against sums of thousands. The planted rates have log(1 + D / 50 km) instead of log D, which the
 estimator is not told.
 
@@ -47,15 +47,15 @@ def fit_gravity(counts: np.ndarray, regions: Regions, provinces: Sequence[str | 
     pair = _pair_features(regions, provinces, off)
     y = np.where(off, counts, 0.0)
     wanted = np.concatenate([[y.sum()], y.sum(axis=1), y.sum(axis=0), (pair * y).sum(axis=(1, 2))])
-    ridge = np.concatenate([[0.0], np.full(2 * n + len(pair), RIDGE)])
+    ridge = np.full(len(wanted), RIDGE)
     x = np.zeros(len(wanted))
     x[0] = np.log(max(y.sum(), 1.0) / off.sum())
     value, mu = _objective(x, wanted, ridge, pair, off)
     for _ in range(_MOST_STEPS):
         gradient, hessian = _derivatives(x, mu, wanted, ridge, pair)
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(x)), -gradient)
+        step = np.linalg.solve(hessian, -gradient)
         decrease = -gradient @ step
-        if decrease < 1e-9 * max(1.0, y.sum()):
+        if decrease < 1e-9 * max(1.0, np.abs(wanted).max()):
             break
         length = 1.0
         trial, trial_mu = _objective(x + step, wanted, ridge, pair, off)
@@ -80,7 +80,8 @@ def _objective(
     """Negative penalised log likelihood but for constants, and the expected counts."""
     n = len(off)
     log_mu = x[0] + x[1 : 1 + n, None] + x[None, 1 + n : 1 + 2 * n] + np.tensordot(x[1 + 2 * n :], pair, axes=1)
-    mu = np.where(off, np.exp(np.minimum(log_mu, 50.0)), 0.0)
+    with np.errstate(over="ignore"):  # a step that is far too long has an infinite value, and is halved
+        mu = np.where(off, np.exp(log_mu), 0.0)
     return float(mu.sum() - wanted @ x + 0.5 * (ridge * x * x).sum()), mu
 
 
@@ -95,7 +96,7 @@ def _derivatives(
     hessian[0, one], hessian[0, two], hessian[0, last] = rows, columns, weighted.sum(axis=(1, 2))
     hessian[one, two] = mu
     hessian[one, last], hessian[two, last] = weighted.sum(axis=2).T, weighted.sum(axis=1).T
-    hessian[last, last] = np.einsum("pij,qij->pq", weighted, pair)
+    hessian[last, last] += np.einsum("pij,qij->pq", weighted, pair)
     upper = np.triu(hessian, 1)
     return gradient, np.triu(hessian) + upper.T
 

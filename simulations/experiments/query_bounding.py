@@ -101,7 +101,7 @@ def _add_bucket(result: Bounding, engine: Engine, rows: Table, columns: np.ndarr
     ):
         tables = {BEFORE: each, APART: apart} | {rule_of(k): keep_k(apart, k=k) for k in ks}
         cells = {rule: _dense(engine.to_arrow(cell_counts(table)), shape) for rule, table in tables.items()}
-        before, after = _Contributions.of(engine.to_arrow(each)), _Contributions.of(engine.to_arrow(apart))
+        before, after = Contributions.of(engine.to_arrow(each)), Contributions.of(engine.to_arrow(apart))
     people, number, total = np.unique(before.person, return_inverse=True, return_counts=True)
     _extend(result, np.bincount(total, minlength=len(result.persons)))
     class_of = np.searchsorted(CLASSES, total, side="right") - 1
@@ -115,11 +115,11 @@ def _add_bucket(result: Bounding, engine: Engine, rows: Table, columns: np.ndarr
             )
         result.cells[rule] += mine
     if len(after.person):
-        _add_choices(result, after, _sorts(before, after, columns), ks)
+        add_choices(result, after, _sorts(before, after, columns), ks)
 
 
 @dataclass(frozen=True)
-class _Contributions:
+class Contributions:
     """Columns of contributions. Shapes: all (n,)"""
 
     person: np.ndarray
@@ -129,18 +129,21 @@ class _Contributions:
     priority: np.ndarray
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Contributions:
+    def of(cls, table: pa.Table) -> Contributions:
+        """Columns of a table of the engine."""
         return cls(*(table.column(name).to_numpy() for name in cls.__dataclass_fields__))
 
     @property
     def cell(self) -> tuple[np.ndarray, ...]:
+        """Step, origin, destination."""
         return self.step, self.origin, self.destination
 
-    def where(self, kept: np.ndarray) -> _Contributions:
-        return _Contributions(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+    def where(self, kept: np.ndarray) -> Contributions:
+        """Those of a mask."""
+        return Contributions(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
 
 
-def tables_by_rank(before: _Contributions, after: _Contributions, ks: Sequence[int]) -> dict[str, _Contributions]:
+def tables_by_rank(before: Contributions, after: Contributions, ks: Sequence[int]) -> dict[str, Contributions]:
     """Contributions that each rule keeps, by the rank of their priority among those of the person."""
     rank = _ranks(after.person, after.priority)
     return {BEFORE: before, APART: after} | {rule_of(k): after.where(rank < k) for k in ks}
@@ -156,7 +159,7 @@ def _ranks(person: np.ndarray, priority: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _add_classes(result: Bounding, rule: str, table: _Contributions, class_of: np.ndarray, columns: np.ndarray) -> None:
+def _add_classes(result: Bounding, rule: str, table: Contributions, class_of: np.ndarray, columns: np.ndarray) -> None:
     shape = result.by_class[rule].shape
     place = class_of * shape[1] + table.destination
     cross = columns[table.origin] != table.destination
@@ -164,12 +167,12 @@ def _add_classes(result: Bounding, rule: str, table: _Contributions, class_of: n
     result.cross_by_class[rule] += np.bincount(place[cross], minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def _sorts(before: _Contributions, after: _Contributions, columns: np.ndarray) -> np.ndarray:
+def _sorts(before: Contributions, after: Contributions, columns: np.ndarray) -> np.ndarray:
     """Position in `SORTS` of each contribution after once per side. Shapes: -> (n,)"""
     people = np.unique(before.person)
     steps = 1 + int(before.step.max())
 
-    def side(table: _Contributions) -> np.ndarray:
+    def side(table: Contributions) -> np.ndarray:
         return (np.searchsorted(people, table.person) * steps + table.step) * len(columns) + table.origin
 
     cross = columns[before.origin] != before.destination
@@ -179,7 +182,7 @@ def _sorts(before: _Contributions, after: _Contributions, columns: np.ndarray) -
     return np.where(columns[after.origin] == after.destination, 0, 1 + shared)
 
 
-def _add_choices(result: Bounding, after: _Contributions, sort: np.ndarray, ks: Sequence[int]) -> None:
+def add_choices(result: Bounding, after: Contributions, sort: np.ndarray, ks: Sequence[int]) -> None:
     """What each k keeps of each step and sort, and what a choice at random would.
 
     Of c contributions of one kind a person with m in all keeps a hypergeometric number, with p = min(1, k / m): mean
