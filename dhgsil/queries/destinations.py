@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.normalise import normalise
@@ -48,9 +49,9 @@ class Destination:
     provinces: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form:
-    """What one form may mean (`cities`), and what it means where the text does not tell.
+    """What one form may mean (`cities`), and what it means where the text does not tell; one object per meaning.
 
     Args:
         cities: Every city it may mean.
@@ -62,7 +63,7 @@ class Form:
     default: int | str
     of_city: bool = False
 
-    @property
+    @cached_property
     def certain(self) -> bool:
         """Whether it has one meaning."""
         return self.cities == {self.default} or (isinstance(self.default, str) and not self.cities)
@@ -124,7 +125,11 @@ class Gazetteer:
             if written is not None:
                 provinces |= _province_forms(normalise(written))
         texts = sorted((named.keys() | full.keys() | bare.keys() | provinces.keys()) - {""})
-        return {text: self._form(text, named, full, bare, provinces) for text in texts}
+        forms = {text: self._form(text, named, full, bare, provinces) for text in texts}
+        shared: dict[tuple[object, ...], Form] = {}
+        return {
+            text: shared.setdefault((form.cities, form.default, form.of_city), form) for text, form in forms.items()
+        }
 
     def _form(
         self,
@@ -164,7 +169,7 @@ class Gazetteer:
         """Rules 2 to 4 of the module."""
         if not form.cities.isdisjoint(value for value in meant.values() if isinstance(value, int)):
             return NOTHING
-        provinces = {other.default for other in forms if other != form and isinstance(other.default, str)}
+        provinces = {other.default for other in forms if other is not form and isinstance(other.default, str)}
         inside = [city for city in form.cities if self.province_of[city] in provinces]
         if len(inside) == 1:
             return inside[0]

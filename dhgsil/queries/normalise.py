@@ -209,12 +209,12 @@ def _fold(text: str) -> str:
     """`normalise` of a text whose simple characters are mapped already."""
     found: list[str] = []
     for character in _folded(text):
-        if _is_blank(character):
-            found.append(" ")
-        elif not _goes(character) and not (
-            unicodedata.category(character)[0] == "M" and (not found or found[-1] == " ")
-        ):
-            found.append(character)
+        image = _image(character)
+        if image is None:  # a mark, or a letter that may join the one before it
+            is_mark = unicodedata.category(character)[0] == "M"
+            image = " " if _is_blank(character) else "" if is_mark and found[-1:] in ([], [" "]) else character
+        if image:
+            found.append(image)
     return " ".join(part for part in "".join(found).split(" ") if part)  # split() alone would also cut at U+001C
 
 

@@ -37,7 +37,7 @@ SLICE_BYTES = 1 << 20
 """Text that is worked on at once: small enough for the processor's cache, large enough to make Python's part small."""
 GIANT_BYTES = 1 << 16
 """From here on a text is read piece by piece, and no further than to where it is too long."""
-REMEMBERED = 1 << 18
+REMEMBERED = 1 << 16
 """Sets of names whose meaning is remembered."""
 JOB, STOP = 1, 2
 
