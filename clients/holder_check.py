@@ -30,6 +30,7 @@ from dhgsil.queries.texts import TextReader, TextStatus
 from privacy.accounting import cost_of
 from privacy.campaign import campaign_events
 from privacy.ledger import verify_ledger
+from privacy.plan import CountReleasePlan
 from protocol.errors import DataError, MigrafedError
 from tables.checks import Finding, check_schema
 from tables.keyed_hash import KeyedHash
@@ -147,28 +148,37 @@ def _sample_of(
 
 def policy_findings(settings: HolderSettings, report: _Report) -> None:
     """Whether the policy allows the release, what it costs, and what the ledger has left."""
-    config, store = settings.config, ReleaseStore(settings.store)
+    config = settings.config
     with report.trying("policy"):
-        mechanism = config.release.mechanism()
+        mechanism, steps = config.release.mechanism(), settings.ledger_steps
         config.privacy.check(mechanism)
-        noise = f"cells {mechanism.cells_stddev:.4g}" + (
-            "" if mechanism.margins_stddev is None else f", margins {mechanism.margins_stddev:.4g}"
-        )
-        steps = settings.ledger_steps
+        margins = "" if mechanism.margins_stddev is None else f", margins {mechanism.margins_stddev:.4g}"
         report.ok(
             "policy",
             f"allows it: epsilon {mechanism.epsilon(config.privacy.delta):.4g} of {config.privacy.max_epsilon:g} for "
-            f"all {len(steps)} steps of '{config.privacy.period}' together, noise stddev: {noise}",
+            f"all {len(steps)} steps of '{config.privacy.period}' together; noise stddev: cells "
+            f"{mechanism.cells_stddev:.4g}{margins}",
         )
-        folder = store.ledger_folder(config.privacy.period)
-        if not folder.exists():
-            report.ok("ledger", "none yet; the first release opens it")
-            return
-        book = verify_ledger(folder).book
-        if CAMPAIGN not in book.campaigns:
-            book.check_budget(CAMPAIGN, cost_of(campaign_events(mechanism), delta=config.privacy.delta))
-        served = len(book.campaigns[CAMPAIGN].served) if CAMPAIGN in book.campaigns else 0
-        report.ok("ledger", f"{served} steps released, left: {book.left_in_words}")
+        with report.trying("ledger"):
+            report.ok("ledger", _ledger_state(settings, mechanism))
+
+
+def _ledger_state(settings: HolderSettings, mechanism: CountReleasePlan) -> str:
+    """What was released, and what is left; read without a key.
+
+    Raises:
+        BudgetExceededError: too little is left.
+        LedgerError: it is damaged.
+    """
+    privacy = settings.config.privacy
+    folder = ReleaseStore(settings.store).ledger_folder(privacy.period)
+    if not folder.exists():
+        return "none yet; the first release opens it"
+    book = verify_ledger(folder).book
+    if CAMPAIGN not in book.campaigns:
+        book.check_budget(CAMPAIGN, cost_of(campaign_events(mechanism), delta=privacy.delta))
+        return f"nothing released yet, left: {book.left_in_words}"
+    return f"{len(book.campaigns[CAMPAIGN].served)} steps released, left: {book.left_in_words}"
 
 
 def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report) -> None:

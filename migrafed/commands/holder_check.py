@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     ):
         rows = partial(open_rows, settings, engine)
         checked = check_holder(settings, rows, rows=options.rows, stages=terminal.progress)
-    title = f"FAILED {checked.failed} of {len(checked.findings)} checks" if checked.failed else "SUCCESS"
-    title = title if checked.failed else f"{title} {len(checked.findings)} checks"
+    checks = len(checked.findings)
+    title = f"FAILED {checked.failed} of {checks} checks" if checked.failed else f"SUCCESS {checks} checks"
     facts = [("sample", f"{checked.rows:,} rows"), ("changed", "nothing"), ("keep", STAYS)]
-    above = [*(line for one in checked.findings for line in _lines(one)), *_balance(checked)]
+    above = [*_table(checked.findings), *_balance(checked)]
     return Outcome(_payload(checked), title, facts, above=above, exit_code=2 if checked.failed else 0)
 
 
@@ -46,10 +46,15 @@ def _payload(checked: CheckedHolder) -> dict[str, Any]:
     }
 
 
-def _lines(finding: Finding) -> Iterator[str]:
-    yield f"{_MARKS[finding.status]}  {finding.check:<14} {finding.column:<14} {finding.found}"
-    if finding.status != "ok" and finding.way_out:
-        yield f"      {'':<14} {'':<14} fix: {finding.way_out}"
+def _table(findings: Sequence[Finding]) -> Iterator[str]:
+    """One line for each finding, and one for the way out where there is one."""
+    check, column = (
+        max(len(text) for text in texts) for texts in zip(*((f.check, f.column) for f in findings), strict=True)
+    )
+    for one in findings:
+        yield f"{_MARKS[one.status]}  {one.check:<{check}}  {one.column:<{column}}  {one.found}"
+        if one.status != "ok" and one.way_out:
+            yield f"{'':<{check + column + 10}}fix: {one.way_out}"
 
 
 def _balance(checked: CheckedHolder) -> list[str]:
