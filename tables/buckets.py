@@ -55,6 +55,7 @@ class BucketWriter:
             raise DataError("exists already", way_out="remove it, or stage into another folder", source=folder)
         self.folder, self.schema, self.buckets = folder, schema, buckets
         self.rows = 0
+        self._ended = False
         self._most_bytes = memory_mb * 10**6
         self._kept: list[_SortedRows] = []
         self._kept_bytes = 0
@@ -76,6 +77,8 @@ class BucketWriter:
         """
         if set(columns) != set(self.schema.names):
             raise DataError(f"columns are {', '.join(sorted(columns))}", way_out=f"give {', '.join(self.schema.names)}")
+        if self._ended:
+            raise DataError("is closed", way_out="stage into a new folder", source=self.folder)
         bucket = np.asarray(bucket)
         if len(bucket) == 0:
             return
@@ -89,11 +92,13 @@ class BucketWriter:
             self._flush()
 
     def close(self) -> int:
-        """Write what is kept, and put the folder in place; the number of rows in it.
+        """Write what is kept, and put the folder in place; the number of rows in it. Closing again does nothing.
 
         Raises:
             DataError: the disk is full, or somebody else made the folder meanwhile.
         """
+        if self._ended:
+            return self.rows
         try:
             self._flush()
             if not self._writers:
@@ -108,11 +113,15 @@ class BucketWriter:
         except BaseException:
             self.discard()
             raise
+        self._ended = True
         os.close(self._lock)
         return self.rows
 
     def discard(self) -> None:
-        """Remove the draft and all that was written."""
+        """Remove the draft and all that was written; a folder that is in place stays."""
+        if self._ended:
+            return
+        self._ended = True
         self._kept.clear()
         for writer in self._writers.values():
             try:

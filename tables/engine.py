@@ -174,17 +174,20 @@ class Engine:
         return self.guarded(lambda: self._uploaded(folder))
 
     def table(self, name: str) -> Table:
-        """A table of the engine.
+        """A table of the engine: NAME in the connection's database, or DATABASE.NAME.
 
         Raises:
             DataError: the engine has no such table.
             EngineError: the engine failed.
         """
         names = self.guarded(self.connection.list_tables)
-        if name not in names:
-            some = ", ".join(sorted(names)[:10]) or "none"
-            raise DataError(f"the engine has no table '{name}'", way_out=f"name one of its tables: {some}")
-        return self.guarded(lambda: self.connection.table(name))
+        if name in names:
+            return self.guarded(lambda: self.connection.table(name))
+        database, dot, inner = name.rpartition(".")
+        if dot and inner in self.guarded(lambda: self.connection.list_tables(database=database)):
+            return self.guarded(lambda: self.connection.table(inner, database=database))
+        some = ", ".join(sorted(names)[:10]) or "none"
+        raise DataError(f"the engine has no table '{name}'", way_out=f"name one of its tables: {some}")
 
     def to_arrow(self, expression: Any) -> Any:
         """The whole result, or an error: never a part of it.

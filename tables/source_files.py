@@ -1,9 +1,9 @@
 """Which files a location names, and that none of them is there twice.
 
-A folder means all files in it and in its folders, apart from names that begin with "." or "_", which writers use for
-notes of their own. A pattern means what it matches, and folders that it matches mean their files. Links to files are
-followed; a link to a folder inside a folder is refused, because it may lead back, or to files that are there already.
-Values in the names of folders (day=2023-01-05) are not read.
+A folder means all files in it and in its folders. A pattern means what it matches, and folders that it matches mean
+their files. Names that begin with "." or "_" are passed over in both: writers use them for notes of their own. Links
+to files are followed; a link to a folder inside a folder is refused, because it may lead back, or to files that are
+there already. Values in the names of folders (day=2023-01-05) are not read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from protocol.errors import DataError
 
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+NOTES = (".", "_")
 CHUNK = 1 << 20
 ENDS = 1 << 16
 
@@ -32,7 +33,8 @@ def find_files(location: str, base: Path) -> tuple[Path, ...]:
     if path.exists() or path.is_symlink():
         found = [path]
     else:
-        found = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207  location may be absolute
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  a location may be absolute
+        found = [Path(match) for match in matches if not Path(match).name.startswith(NOTES)]
     files = sorted({file for each in found for file in (_files_in(each) if each.is_dir() else [each])})
     if not files:
         raise DataError(
@@ -81,7 +83,7 @@ def refuse_duplicates(files: Sequence[Path]) -> None:
 
 def _files_in(folder: Path) -> Iterable[Path]:
     for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        folders[:] = sorted(name for name in folders if not name.startswith(NOTES))
         for name in folders:
             if (Path(where) / name).is_symlink():
                 raise DataError(
@@ -89,7 +91,7 @@ def _files_in(folder: Path) -> Iterable[Path]:
                     way_out="name the folder it leads to",
                     source=Path(where) / name,
                 )
-        yield from (Path(where) / name for name in names if not name.startswith((".", "_")))
+        yield from (Path(where) / name for name in names if not name.startswith(NOTES))
 
 
 def _check_file(file: Path) -> None:

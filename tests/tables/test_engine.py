@@ -158,6 +158,17 @@ def test_a_filter_on_the_bucket_reads_its_files_alone(staged: Path) -> None:
             engine.to_arrow(table.person.sum())
 
 
+def test_a_table_may_be_in_another_database() -> None:
+    with Engine.duckdb() as engine:
+        engine.connection.create_database("logs")
+        engine.connection.create_table("queries", pa.table({"x": [1]}), database="logs")
+        assert engine.to_arrow(engine.table("logs.queries").count()).as_py() == 1
+        with pytest.raises(DataError, match="no table 'queries'"):
+            engine.table("queries")
+        with pytest.raises(DataError, match=r"no table 'logs\.others'"):
+            engine.table("logs.others")
+
+
 def test_no_staged_files_is_an_error(tmp_path: Path) -> None:
     with Engine.duckdb() as engine, pytest.raises(DataError, match="holds no staged files"):
         engine.staged(tmp_path)
