@@ -531,3 +531,12 @@ def test_an_interrupt_leaves_nothing_behind(base: Path, tmp_path: Path, after: i
 def test_held_cities_must_be_of_the_list(base: Path, tmp_path: Path, held: tuple[str, ...], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         stage(one_table([{}]), base, tmp_path / "out", held=held)
+
+
+@pytest.mark.parametrize("seconds", [10**15, 2**62, -(2**62), 2**32 * 86_400 + int(NOON.timestamp())])
+def test_times_of_a_wrong_unit_are_outside(base: Path, tmp_path: Path, seconds: int) -> None:
+    """Microseconds that are called seconds: the days wrap around 32 bits nowhere."""
+    table = pa.concat_tables([one_table([{}], time=pa.timestamp("s", "UTC"))] * 2)
+    times = pa.array([seconds, int(NOON.timestamp())], pa.int64()).cast(pa.timestamp("s", "UTC"))
+    staged = stage(table.set_column(0, "time", times), base, tmp_path / "out")
+    assert staged.balance.dropped() == {"read: outside the period": 1}
