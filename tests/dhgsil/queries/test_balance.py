@@ -57,7 +57,7 @@ def test_balances_of_different_steps_are_not_added() -> None:
     first.add(StepCount("read", 1))
     second.add(StepCount("clean", 1))
     with pytest.raises(DataError, match="different steps"):
-        first + second
+        _ = first + second
 
 
 def test_table_names_every_reason_and_its_share() -> None:

@@ -52,9 +52,7 @@ def test_smallest_priority_wins(lists: list[list[int]], seed: int) -> None:
     nobody = np.zeros(n, dtype=bool)
     city, priority = chosen(person, step, origin, made(lists), nobody, KEYS)
     for row, cities in enumerate(lists):
-        all_of = KEYS.priorities(
-            *(np.full(len(cities), part[row]) for part in (person, step, origin)), np.array(cities)
-        )
+        all_of = KEYS.priorities(person[row], step[row], origin[row], np.array(cities))
         assert priority[row] == all_of.min()
         assert city[row] == cities[int(all_of.argmin())]
     backwards, _ = chosen(person, step, origin, made([cities[::-1] for cities in lists]), nobody, KEYS)
