@@ -4,7 +4,8 @@ A rolling bound needs a memory. For every released step the book keeps (bucket, 
 were counted in it, under the holder's secret, until no window of a later step reaches back to it::
 
     book = ContributionBook.open(folder, secret, mark_in, ledger="2026", buckets=32)
-    used = book.used(first=day, window_days=365, ledger="2026")         # what the persons have used up
+    files = book.files(first=day, window_days=365, ledger="2026")
+    used_in(files)                                                      # what the persons have used up
     mark = book.record(Entry(day, day, "2026"), kept, window_days=365)  # on the disk when it returns
     ledger.serve(..., request=f"... {mark}", ...)                       # only now
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -93,8 +94,8 @@ class Manifest:
 class ContributionBook:
     """The open book of one store. For one process at a time; the lock is the store's.
 
-    Unit: a person. Where at most ``k - used`` cells are kept of each person, nobody is in more than k cells over any
-    window of `window_days` days, nor over all steps of one ledger.
+    Unit: a person. Where at most ``k - used_in(files)`` cells are kept of each person, nobody is in more than k cells
+    over any window of `window_days` days, nor over all steps of one ledger.
     """
 
     def __init__(self, folder: Path, secret: bytes, manifest: Manifest) -> None:
@@ -155,21 +156,13 @@ class ContributionBook:
         """The step that was added last."""
         return self._manifest.entries[-1] if self._manifest.entries else None
 
-    def used(self, *, first: dt.date, window_days: int, ledger: str) -> pa.Table:
-        """Cells that each person has used up when the step that begins on `first` is to be released.
+    def files(self, *, first: dt.date, window_days: int, ledger: str) -> list[Path]:
+        """The files that count for the step that begins on `first`, checked when the book was opened.
 
-        Counted are all steps that share a window of `window_days` days with that step, and all of the same ledger.
-
-        Returns:
-            Columns of `USED`, one row per person.
-
-        Raises:
-            LedgerError: a file of the book is gone or was changed.
+        They are those of all steps that share a window of `window_days` days with that step or have its ledger.
         """
-        reach = [one for one in self._manifest.entries if _counts(one, first, window_days=window_days, ledger=ledger)]
-        kept = pa.concat_tables([KEPT.empty_table(), *(self._persons(entry) for entry in reach)])
-        summed = kept.group_by(["bucket", "person"]).aggregate([("kept", "sum")])
-        return summed.rename_columns({"kept_sum": "used"}).select(USED.names).cast(USED)
+        reach = {"window_days": window_days, "ledger": ledger}
+        return [self._folder / entry.file for entry in self._manifest.entries if _counts(entry, first, **reach)]
 
     def record(self, entry: Entry, kept: pa.Table, *, window_days: int) -> str:
         """Add a step and bring it to the disk, beside the book without it, which counts until the step is released.
@@ -226,8 +219,15 @@ class ContributionBook:
             )
         return content
 
-    def _persons(self, entry: Entry) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self._content(entry)), schema=KEPT)
+
+def used_in(files: Sequence[Path]) -> pa.Table:
+    """Cells that each person has used up, in memory: columns of `USED`, one row per person.
+
+    An engine that reads Parquet does the same without holding it all.
+    """
+    kept = pa.concat_tables([KEPT.empty_table(), *(pq.read_table(file, schema=KEPT) for file in files)])
+    summed = kept.group_by(["bucket", "person"]).aggregate([("kept", "sum")])
+    return summed.rename_columns({"kept_sum": "used"}).select(USED.names).cast(USED)
 
 
 def keyed(secret: bytes, purpose: bytes, content: bytes = b"") -> str:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import pyarrow as pa
 
 from clients.contribution_book import ContributionBook, Entry
 from clients.custody import Custody
@@ -273,8 +272,9 @@ class _Release:
     ) -> None:
         """Count, write the book, and only then draw noise and release: the order is what keeps the bound."""
         release, first = self._settings.config.release, self._first(step)
-        used = book.used(first=first, window_days=release.window_days, ledger=self._ledger)
-        counted = staged.count(engine, step, contributions=release.contributions_per_step, used=self._capped(used))
+        files = book.files(first=first, window_days=release.window_days, ledger=self._ledger)
+        spare = release.contributions - release.contributions_per_step
+        counted = staged.count(engine, step, contributions=release.contributions_per_step, spare=spare, book=files)
         last = (self._settings.first_day_after(step) - 1).astype(object)
         mark = book.record(Entry(first, last, self._ledger), counted.kept, window_days=release.window_days)
 
@@ -284,13 +284,6 @@ class _Release:
 
         request = step_request(first, base=self._base, mark=mark)
         custody.serve(CAMPAIGN, step - self._settings.ledger_steps[0] + 1, request=request, produce=produce)
-
-    def _capped(self, used: pa.Table) -> pa.Table:
-        """What counts as used where at most c cells of a step may be kept, so that the rest is min(c, k - used)."""
-        release = self._settings.config.release
-        spare = release.contributions - release.contributions_per_step
-        rest = np.maximum(used["used"].to_numpy() - spare, 0)
-        return used.set_column(2, "used", pa.array(rest.astype(np.int32)))
 
 
 def latest_day(settings: HolderSettings, rows: RowSource) -> np.datetime64 | None:

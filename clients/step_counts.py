@@ -1,11 +1,11 @@
 """Bounded counts of one step at a time, from rows that are read once for all steps of a release.
 
     staged = stage_steps(settings, public, rows, range(59, 90), keys=keys, folder=work / "staged", buckets=32)
-    counted = staged.count(engine, 59, contributions=3, used=used)     # the first of March
+    counted = staged.count(engine, 59, contributions=3, spare=7, book=files)  # the first of March, k = 10
     counted.bounded, counted.kept                                       # counts, and who is in them
 
-Sensitivity: a person has at most ``min(contributions, contributions - used)`` cells in a step, once in each, and at
-most one off the diagonal per origin and per destination; so the margins are sums of cells. Which cells those are
+Sensitivity: a person has at most ``min(contributions, contributions + spare - used)`` cells in a step, once in each,
+and at most one off the diagonal per origin and per destination; so the margins are sums of cells. Which cells those are
 depends on the rows of that person alone.
 """
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 from ibis import _
 from ibis.expr.types import Table
 
-from clients.contribution_book import KEPT
+from clients.contribution_book import KEPT, used_in
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs
 from dhgsil.queries.balance import Balance
@@ -79,28 +79,40 @@ class StagedSteps:
     """Position in the city list of each held city."""
     cities: int
 
-    def count(self, engine: Engine, step: int, *, contributions: int, used: pa.Table) -> StepCounts:
+    def count(self, engine: Engine, step: int, *, contributions: int, spare: int, book: Sequence[Path]) -> StepCounts:
         """Count a step.
 
         Args:
             engine: Runs the expressions.
             step: Position in the grid.
-            contributions: Cells that a person may keep who has used none.
-            used: Columns of `clients.contribution_book.USED`: cells that persons have used up of those.
+            contributions: Cells of one person in this step, at most.
+            spare: How many more cells a person may have in all steps together.
+            book: Files with the columns of `clients.contribution_book.KEPT`: cells of earlier steps.
 
         Raises:
             EngineError: the engine failed.
         """
         rows = engine.staged(self.folder).filter(_.step == step)
-        spent = None if not len(used) else engine.staged(self._staged_used(step, used))
         with (
             engine.cached(bot_days(rows, self.rules)) as bots,
             engine.cached(_contributions(rows, self.rules, bots, self.columns)) as apart,
-            engine.cached(keep_k(apart, k=contributions, used=spent)) as kept,
+            engine.cached(self._used(engine, step, apart, book)) as used,
         ):
-            cells = engine.to_arrow(cell_counts(kept))
-            persons = engine.to_arrow(kept.group_by(["bucket", "person"]).agg(kept=_.count()))
+            spent = used.mutate(used=(_.used - spare).clip(lower=0))
+            with engine.cached(keep_k(apart, k=contributions, used=spent)) as kept:
+                cells = engine.to_arrow(cell_counts(kept))
+                persons = engine.to_arrow(kept.group_by(["bucket", "person"]).agg(kept=_.count()))
         return StepCounts(self._bounded(cells), persons.select(KEPT.names).cast(KEPT))
+
+    def _used(self, engine: Engine, step: int, apart: Table, book: Sequence[Path]) -> Table:
+        """Cells that the persons of this step have used up: bucket, person, used."""
+        person = ["bucket", "person"]
+        if not book or engine.name != "duckdb":
+            return engine.staged(self._staged_used(step, used_in(book)))
+        before = engine.guarded(lambda: engine.connection.read_parquet([str(file) for file in book]))
+        # Few persons of all that the book knows ask on one day: only theirs are added up.
+        before = before.cast({"bucket": apart.schema()["bucket"]})  # folders give another type of integer
+        return before.semi_join(apart, person).group_by(person).agg(used=_.kept.sum())
 
     def _staged_used(self, step: int, used: pa.Table) -> Path:
         """What persons have used, in a folder that any engine reads."""

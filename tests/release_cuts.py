@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from clients import custody, releases
-from clients.contribution_book import KEPT
+from clients.contribution_book import KEPT, used_in
 from clients.holder_config import load_holder
 from clients.release_store import ReleaseStore, read_steps
 from clients.releases import parse_period, release_steps
@@ -48,9 +48,10 @@ CELLS = 1, len(HELD), len(CODES)
 class PlayedCounts:
     """Everybody searches every day, and is counted while there is allowance."""
 
-    def count(self, _engine: object, _step: int, *, contributions: int, used: pa.Table) -> StepCounts:
+    def count(self, _engine: object, _step: int, *, contributions: int, spare: int, book: Sequence[Path]) -> StepCounts:
+        used = used_in(book)
         spent = dict(zip(used["person"].to_pylist(), used["used"].to_pylist(), strict=True))
-        people = [person for person in range(len(CODES)) if spent.get(person, 0) < contributions]
+        people = [person for person in range(len(CODES)) if spent.get(person, 0) < contributions + spare]
         cells = np.zeros(CELLS, np.int64)
         cells[0, 0, people] = 1
         between = cells * (np.arange(len(CODES)) != 0)

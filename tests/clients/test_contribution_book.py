@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.contribution_book import KEPT, MANIFESTS, ContributionBook, Entry
+from clients.contribution_book import KEPT, MANIFESTS, ContributionBook, Entry, used_in
 from clients.private_files import new_secret
 from protocol.errors import LedgerError
 
@@ -45,8 +45,8 @@ def day(number: int, ledger: str = "2026") -> Entry:
 
 
 def used(book: ContributionBook, number: int, *, window_days: int = 30, ledger: str = "2026") -> dict[int, int]:
-    table = book.used(first=FIRST + number * DAY, window_days=window_days, ledger=ledger)
-    return {row["person"]: row["used"] for row in table.to_pylist()}
+    files = book.files(first=FIRST + number * DAY, window_days=window_days, ledger=ledger)
+    return {row["person"]: row["used"] for row in used_in(files).to_pylist()}
 
 
 def filled(folder: Path, steps: list[tuple[Entry, pa.Table]], window_days: int = 30) -> tuple[ContributionBook, str]:
