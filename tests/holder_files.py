@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,26 +83,3 @@ def tree(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"/"
         for path in sorted(folder.rglob("*"))
     }
-
-
-def most_in_a_window(cells: Mapping[str, Mapping[dt.date, int]], *, window_days: int) -> int:
-    """The most cells that anybody has within `window_days` days in a row."""
-    most = 0
-    for days in cells.values():
-        for end in days:
-            most = max(most, sum(n for day, n in days.items() if end - window_days * DAY < day <= end))
-    return most
-
-
-def by_person(kept: Iterable[tuple[str, dt.date, int]]) -> dict[str, dict[dt.date, int]]:
-    """(person, day, cells) by person and day."""
-    found: dict[str, dict[dt.date, int]] = defaultdict(dict)
-    for who, day, cells in kept:
-        found[who][day] = found[who].get(day, 0) + cells
-    return found
-
-
-def all_days(first: dt.date, last: dt.date) -> Iterator[dt.date]:
-    """Both included."""
-    for number in range((last - first).days + 1):
-        yield first + number * DAY
