@@ -17,12 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clients.query_counts import Bounds, QueryCounts, count_queries
+from clients.query_counts import Bounds, QueryCounts, count_job_queries, count_queries
 from clients.working_folder import working_folder
 from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.counting import hide_small_cells
+from dhgsil.queries.keywords import builtin_keywords
 from dhgsil.queries.rules import QueryCalendar, QueryRules
+from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import Staged, size_of, staged_schema
 from dhgsil.regions import Regions
 from privacy.bounding import CountGrid, bound_contributions
@@ -382,3 +384,29 @@ def test_a_killed_process_leaves_a_folder_that_the_next_one_removes(tmp_path: Pa
     with working_folder(tmp_path) as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_raw_rows_are_counted_and_nothing_of_them_is_left(fails: bool, engine: Engine, tmp_path: Path) -> None:
+    """Codes for places; one row of another city is dropped, a repeated query counts once, staged files are gone."""
+    world = World(1, "day", 3, (0, 1))
+    rows = ["time,user,origin,destination", *["2024-01-01T03:00:00Z,anna,C0,C2"] * 3, "2024-01-01T04:00:00Z,bo,C1,C0"]
+    (tmp_path / "rows.csv").write_text("\n".join([*rows, "2024-01-01T04:00:00Z,bo,C2,C0"]) + "\n", encoding="utf-8")
+    work = tmp_path / "work"
+
+    def run(place: str) -> QueryCounts:
+        return count_job_queries(
+            QuerySource(queries=place, origin="origin", destination="destination"), base=tmp_path,
+            calendar=world.calendar, cities=world.city_list, held=("C0", "C1"), keywords=builtin_keywords(("en",)),
+            rules=QueryRules(), secret=SECRET, bounds=Bounds(1), plain=True, workdir=work, engine=engine, buckets=2,
+        )  # fmt: skip
+
+    if fails:
+        (tmp_path / "outside.csv").write_text("\n".join([rows[0], "2023-01-01T03:00:00Z,a,C0,C2"]) + "\n")
+        with pytest.raises(DataError):
+            run("outside.csv")
+    else:
+        counts = run("rows.csv")
+        assert counts.plain_counts[0].tolist() == [[0, 0, 1], [1, 0, 0]]
+        assert (counts.balance.rows_in, counts.balance.rows_out) == (5, 2)
+    assert not list(work.iterdir())
