@@ -21,6 +21,8 @@ most one cell of each (step, destination) and of each (step, origin), and sums o
 Which k cells stay is decided by a keyed hash of (person, cell) under a secret of the holder, the priorities of
 `tables.keyed_hash.KeyedHash`: neither the order of the rows, nor the sizes of the counts, nor anybody else has a say,
 so dropping events for one person leaves all others untouched. `privacy.bounding_tables` keeps the same cells of tables.
+What is chosen by the smallest hash before (one cell of a side, one of several cities that a query names) would be kept
+too often among the k, were they ranked by that hash again: there its bits are read in another order (`other_order`).
 How many events were dropped is not returned: that number is a function of the raw data and nobody paid for it.
 """
 
@@ -37,6 +39,7 @@ from protocol.errors import DataError, PrivacyParameterError
 from tables.keyed_hash import KeyedHash
 
 LEAST_SECRET_BYTES = 16
+_LOW_BITS = (1 << 31) - 1
 
 Persons = np.ndarray | Sequence[int] | Sequence[str] | Sequence[bytes]
 Places = np.ndarray | Sequence[int]
@@ -189,6 +192,14 @@ def _counted(person: np.ndarray, cell: np.ndarray, grid: CountGrid) -> BoundedCo
     )
 
 
+def other_order(priority: Any) -> Any:
+    """The 63 bits of priorities with the low 31 in front: which is smaller here says nothing of which is smaller there.
+
+    One to one, so that no two tie that did not. For arrays and for columns of a table.
+    """
+    return ((priority & _LOW_BITS) << 32) + (priority >> 31)
+
+
 def _tally(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """How often each place of a grid occurs; int64."""
     return np.bincount(places, minlength=math.prod(shape)).astype(np.int64, copy=False).reshape(shape)
@@ -212,13 +223,13 @@ def _kept(
     contributions: int,
     secret: bytes,
 ) -> np.ndarray:
-    """Mask of the pairs that stay: per person, the `contributions` cells with the smallest keyed hash."""
+    """Mask of the pairs that stay: per person, the `contributions` cells with the smallest keyed hash, read anew."""
     kept = np.ones(len(person), dtype=np.bool_)
     # Whoever has k cells or fewer keeps them all, whatever the hash says: no need to compute it.
     heavy = np.flatnonzero(np.bincount(person)[person] > contributions) if len(person) else np.empty(0, np.int64)
     if not len(heavy):
         return kept
-    priority = _priorities(person[heavy], cell[heavy], names, grid=grid, secret=secret)
+    priority = other_order(_priorities(person[heavy], cell[heavy], names, grid=grid, secret=secret))
     # The cell itself settles the (never seen) tie of two hashes, so that the order of rows never does.
     order = np.lexsort((cell[heavy], priority, person[heavy]))
     ranked = person[heavy][order]

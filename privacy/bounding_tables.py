@@ -19,6 +19,9 @@ outflow made of sums has Linf and L2 up to k.
 Whether a row stays is decided by rows of the same person with smaller priorities: neither the order of the rows nor
 the number of buckets nor any other person has a say. `privacy.bounding.bound_contributions` keeps the same cells.
 
+Keep k reads the bits of the priorities in another order (`privacy.bounding.other_order`), or it would favour the rows
+that were chosen by the smallest priority before.
+
 Two cells of a person tie when all 63 bits of their priorities agree. A tie with the last row that stays, which would
 keep one more, has probability below m / 2^63 for a person with m rows: 10^-10 for 10^9 rows in all, far below any
 delta. A tie elsewhere changes nothing.
@@ -36,6 +39,7 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table
 
+from privacy.bounding import other_order
 from protocol.errors import PrivacyParameterError
 
 NOTHING = -1
@@ -81,7 +85,7 @@ def once_per_side(contributions: Table, *, columns: Sequence[int], lost: Table |
 
 
 def person_limits(contributions: Table, *, k: int, used: Table | None = None) -> Table:
-    """Of persons who reach their allowance, the largest priority that stays: person, largest.
+    """Of persons who reach their allowance, the largest priority that stays, in `other_order`: person, largest.
 
     Args:
         contributions: One row per (person, step, destination).
@@ -95,6 +99,7 @@ def person_limits(contributions: Table, *, k: int, used: Table | None = None) ->
         raise PrivacyParameterError(f"k must be an integer >= 1, got {k!r}; set the contributions of a person")
     person = person_columns(contributions)
     rows = contributions.select(*person, "priority")
+    rows = rows.select(*person, priority=other_order(rows.priority))
     rank = ibis.row_number().over(group_by=person, order_by=rows.priority) + 1
     if used is None:
         return rows.mutate(rank=rank).filter(_.rank == k).select(*person, largest=_.priority)
@@ -105,7 +110,7 @@ def person_limits(contributions: Table, *, k: int, used: Table | None = None) ->
 
 
 def keep_k(contributions: Table, *, k: int, used: Table | None = None, limits: Table | None = None) -> Table:
-    """Per person the k rows with the smallest priorities, less what the person has used up before.
+    """Per person the k rows with the smallest priorities in `other_order`, less what the person has used up before.
 
     Args:
         contributions: One row per (person, step, destination).
@@ -119,7 +124,8 @@ def keep_k(contributions: Table, *, k: int, used: Table | None = None, limits: T
     """
     limits = person_limits(contributions, k=k, used=used) if limits is None else limits
     joined = contributions.left_join(limits, person_columns(contributions))
-    return joined.filter(joined.largest.isnull() | (joined.priority <= joined.largest)).select(contributions.columns)
+    stays = joined.largest.isnull() | (other_order(joined.priority) <= joined.largest)
+    return joined.filter(stays).select(contributions.columns)
 
 
 def outflow_counts(contributions: Table, *, columns: Sequence[int]) -> Table:
