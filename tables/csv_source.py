@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from protocol.errors import DataError
@@ -22,6 +23,7 @@ from tables.source_columns import SAMPLE_DECODED, check_columns, evenly, readabl
 
 BATCH_ROWS = 262_144
 LONGEST_HEADER = 1 << 20
+FEW_COMMAS = 3  # a line of a text may have as many by itself
 LONGEST_ROW = 1 << 24  # a text of 10 MB is counted as too long, so it has to fit
 
 
@@ -53,7 +55,7 @@ class CsvSource:
         """All rows, at most `rows` at a time; see `tables.sources.RowSource`."""
         check_columns(self.schema, columns, self.name)
         for file in self.files:
-            yield from _batches(file, columns, self.schema.names[-1], rows)
+            yield from _batches(file, columns, self.schema.names, rows)
 
     def sample(self, columns: Sequence[str], *, rows: int) -> pa.Table:
         """Rows of all files, evenly spaced in the beginning of each: a place in the middle may be inside quotes."""
@@ -63,7 +65,7 @@ class CsvSource:
         for place, file in enumerate(self.files):
             share = (place + 1) * rows // count - place * rows // count
             if share:
-                batches = _batches(file, columns, self.schema.names[-1], 1 << 14)
+                batches = _batches(file, columns, self.schema.names, 1 << 14)
                 taken += evenly(batches, rows=share, decoded=max(share, SAMPLE_DECODED // count))
         schema = pa.schema([self.schema.field(column) for column in columns])
         return pa.Table.from_batches(taken, schema=schema)
@@ -99,19 +101,41 @@ def _header(file: Path) -> tuple[list[str], bool]:
     return names, len(head) == LONGEST_HEADER or head.decode("utf-8", errors="replace").strip().count("\n") > 0
 
 
-def _batches(file: Path, columns: Sequence[str], last_column: str, rows: int) -> Iterator[pa.RecordBatch]:
-    wrong = _RowNumber()
+def _batches(file: Path, columns: Sequence[str], header: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    wrong, last_column = _RowNumber(), header[-1]
     done = object()
     last_field = b""
     with _checked(lambda: _reader(file, list(dict.fromkeys([*columns, last_column])), wrong), file, wrong) as reader:
         while (batch := _checked(lambda: next(reader, done), file, wrong)) is not done:
             if batch.num_rows:
                 last_field = batch.column(last_column)[-1].as_py()
+            for column in batch.schema.names:
+                _check_no_rows_inside(batch.column(column), header, file, column)
             texts = [readable_text(batch.column(column)) for column in columns]
             yield from slices(pa.RecordBatch.from_arrays(texts, names=list(columns)), rows)
-    if any(sign in last_field for sign in (b",", b'"', b"\n")) and not _end(file).rstrip(b"\r\n").endswith(b'"'):
+    if any(sign in last_field for sign in (b",", b"\n")) and not _end(file).rstrip(b"\r\n").endswith(b'"'):
         # The parser lets the end of the file close a quote, with all rows in between as one text.
         raise DataError("a quote is opened and never closed", way_out="double quotes inside of quotes", source=file)
+
+
+def _check_no_rows_inside(fields: pa.Array, header: Sequence[str], file: Path, column: str) -> None:
+    """Refuse a text whose lines look like rows: a field that begins with a quote hides all up to the next of them."""
+    several = fields.filter(pc.call_function("match_substring", [fields], pc.MatchSubstringOptions("\n")))
+    for text in several.to_pylist():
+        if _looks_like_rows(text, header.index(column), len(header)):
+            raise DataError(
+                "a quote is opened, and closed only some rows later",
+                way_out='put fields that hold " in quotes, and double it inside',
+                source=file,
+                column=column,
+            )
+
+
+def _looks_like_rows(text: bytes, position: int, columns: int) -> bool:
+    """Whether all whole lines have the commas of a row, and the last one those in front of the column."""
+    _, *whole, last = (line.count(b",") for line in text.split(b"\n"))
+    enough = bool(whole) or position >= FEW_COMMAS
+    return enough and columns > FEW_COMMAS and min(whole, default=columns) >= columns - 1 and last >= position
 
 
 def _end(file: Path) -> bytes:

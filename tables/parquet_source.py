@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protocol.errors import DataError
+from tables.contracts import kind_of_type
 from tables.source_columns import SAMPLE_DECODED, check_columns, evenly, readable_text, slices
 
 BATCH_ROWS = 262_144
 MOST_SAMPLED_GROUPS = 64
+DECODED_ROWS = 1 << 10  # at once: a dictionary of one text of 1 MB makes 1 GB of a thousand rows, from no bytes at all
+DECODED_BYTES = 1 << 26
 
 
 class ParquetSource:
@@ -74,19 +77,48 @@ def _group_batches(
     file, number, expected = group
     if not expected:
         return
-    batches = parquet.iter_batches(batch_size=rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
+    size = parquet.metadata.row_group(number).total_byte_size // expected
+    few = max(1, min(rows, DECODED_ROWS, DECODED_BYTES // max(size, 1)))
+    batches = parquet.iter_batches(batch_size=few, row_groups=[number], columns=list(dict.fromkeys(columns)))
     seen, done = 0, object()
+    kept = _Kept(rows)
     while (batch := _checked(lambda: next(batches, done), file, number)) is not done:
         seen += batch.num_rows
         texts = [_text_checked(batch.column(column)) for column in columns]
-        yield from slices(pa.RecordBatch.from_arrays(texts, names=list(columns)), rows)
+        kept.add(pa.RecordBatch.from_arrays(texts, names=list(columns)))
+        if kept.rows + few > rows or kept.bytes > DECODED_BYTES:
+            yield from kept.taken()
+    yield from kept.taken()
     if seen != expected:
         raise _damaged(file, number)
 
 
+class _Kept:
+    """Small batches on their way to be one of at most `most` rows."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._batches, self.rows, self.bytes = most, [], 0, 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._batches.append(batch)
+        self.rows += batch.num_rows
+        self.bytes += batch.nbytes
+
+    def taken(self) -> Iterator[pa.RecordBatch]:
+        """All that was added since the last time."""
+        batches, self._batches, self.rows, self.bytes = self._batches, [], 0, 0
+        if batches:
+            for batch in pa.Table.from_batches(batches).combine_chunks().to_batches():
+                yield from slices(batch, self._most)
+
+
 def _text_checked(array: pa.Array) -> pa.Array:
     """The array; texts whose bytes are not UTF-8 get U+FFFD in place of them."""
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    if pa.types.is_dictionary(array.type):
+        values = array.dictionary
+        checked = _text_checked(values)
+        return array if checked is values else pa.DictionaryArray.from_arrays(array.indices, checked)
+    if kind_of_type(array.type) != "text":
         return array
     try:
         array.validate(full=True)

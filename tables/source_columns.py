@@ -10,6 +10,7 @@ import pyarrow as pa
 from protocol.errors import DataError
 
 SAMPLE_DECODED = 1 << 20  # rows that a sample may decode, so that it stays a matter of seconds
+SAMPLE_BYTES = 1 << 28  # and bytes of one row group or file, so that it fits the memory where texts are huge
 
 
 def check_columns(schema: pa.Schema, columns: Sequence[str], source: str) -> None:
@@ -34,11 +35,12 @@ def slices(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
 def evenly(batches: Iterable[pa.RecordBatch], *, rows: int, decoded: int) -> list[pa.RecordBatch]:
     """At most `rows` rows, evenly spaced among the first `decoded` rows of the batches."""
     read: list[pa.RecordBatch] = []
-    total = 0
+    total = size = 0
     for batch in batches:
         read.append(batch)
         total += batch.num_rows
-        if total >= decoded:
+        size += batch.nbytes
+        if total >= decoded or size >= SAMPLE_BYTES:
             break
     if total <= rows:
         return read

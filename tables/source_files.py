@@ -14,6 +14,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from protocol.errors import DataError
 
@@ -27,23 +28,27 @@ def find_files(location: str, base: Path) -> tuple[Path, ...]:
     """The files that a location names, sorted by path.
 
     Raises:
-        DataError: nothing found, an empty file, a link that leads nowhere, or a file that is neither Parquet nor CSV.
+        DataError: nothing found, an empty file, a link that leads nowhere, a folder that may not be looked into, or a
+            file that is neither Parquet nor CSV.
     """
     path = base / location
-    if path.exists() or path.is_symlink():
-        found = [path]
-    else:
-        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  a location may be absolute
-        found = [Path(match) for match in matches if not Path(match).name.startswith(NOTES)]
-    files = sorted({file for each in found for file in (_files_in(each) if each.is_dir() else [each])})
+    try:
+        found = [path] if path.exists() or path.is_symlink() else _matches(path)
+        files = sorted({file for each in found for file in (_files_in(each) if each.is_dir() else [each])})
+        for file in files:
+            _check_file(file)
+    except OSError as problem:
+        raise DataError(
+            f"cannot be looked at ({problem.strerror})",
+            way_out="correct the location, or give this user the right to read it",
+            source=problem.filename or path,
+        ) from None
     if not files:
         raise DataError(
             "no files found",
             way_out="name a Parquet or CSV file, a folder, or a pattern such as 'queries/*.parquet'",
             source=path,
         )
-    for file in files:
-        _check_file(file)
     return tuple(files)
 
 
@@ -81,8 +86,23 @@ def refuse_duplicates(files: Sequence[Path]) -> None:
         )
 
 
+def _matches(pattern: Path) -> list[Path]:
+    """What a pattern matches. A folder on the way that may not be looked into would hide what it holds: it raises."""
+    for path in (*reversed(pattern.parents), pattern):
+        listed = glob.has_magic(path.name)
+        for folder in glob.glob(str(path.parent), recursive=True):  # noqa: PTH207  a location may be absolute
+            right = os.R_OK | os.X_OK if listed or path.parent.name == "**" else os.X_OK
+            if Path(folder).is_dir() and not os.access(folder, right, effective_ids=True):
+                raise _closed(Path(folder))
+    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207
+    return [Path(match) for match in matches if not Path(match).name.startswith(NOTES)]
+
+
 def _files_in(folder: Path) -> Iterable[Path]:
-    for where, folders, names in os.walk(folder):
+    def refuse(problem: OSError) -> NoReturn:
+        raise _closed(Path(problem.filename))
+
+    for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(NOTES))
         for name in folders:
             if (Path(where) / name).is_symlink():
@@ -92,6 +112,14 @@ def _files_in(folder: Path) -> Iterable[Path]:
                     source=Path(where) / name,
                 )
         yield from (Path(where) / name for name in names if not name.startswith(NOTES))
+
+
+def _closed(folder: Path) -> DataError:
+    return DataError(
+        "a folder that may not be looked into, and a part of the rows is no answer",
+        way_out="give this user the right to read it, or name the folders that are meant",
+        source=folder,
+    )
 
 
 def _check_file(file: Path) -> None:

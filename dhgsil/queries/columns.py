@@ -31,12 +31,17 @@ def plain(column: pa.Array, *, text: bool = False) -> pa.Array:
 
 
 def is_missing(encoded: pa.DictionaryArray) -> np.ndarray:
-    """Whether a value is null or a blank text.  Shapes: -> (n,) bool"""
+    """Whether a value is null, blank, or a text with U+FFFD: what cannot be read would make one person of several.
+
+    Shapes: -> (n,) bool
+    """
     values = encoded.dictionary
     blank = np.zeros(len(values) + 1, dtype=bool)
     if _is_text(values.type):
         trimmed = pc.call_function("utf8_trim_whitespace", [values])
-        blank[:-1] = pc.call_function("equal", [trimmed, pa.scalar("", trimmed.type)]).to_numpy(zero_copy_only=False)
+        blank[:-1] = _matches("match_substring_regex", trimmed, r"^$|\x{FFFD}")
+    elif kind_of_type(values.type) == "bytes":
+        blank[:-1] = _matches("match_substring_regex", values.cast(pa.large_binary()), r"^[\s\x00]*$")
     blank[-1] = True
     return blank[encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)]
 
@@ -50,6 +55,11 @@ def indices_of_codes(column: pa.Array, index: Mapping[str, int]) -> np.ndarray:
     codes = [code.strip() for code in encoded.dictionary.to_pylist()]
     found = np.array([*(index.get(code, UNKNOWN) if code else MISSING for code in codes), MISSING], dtype=np.int32)
     return found[encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)]
+
+
+def _matches(function: str, values: pa.Array, pattern: str) -> np.ndarray:
+    found = pc.call_function(function, [values], pc.MatchSubstringOptions(pattern))
+    return found.to_numpy(zero_copy_only=False)
 
 
 def _is_text(type_: pa.DataType) -> bool:
