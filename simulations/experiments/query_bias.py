@@ -143,17 +143,13 @@ def over_time(bounding: Bounding, rule: str) -> Figures:
     before = bounding.cells[APART].sum(axis=(1, 2))
     half = len(before) // 2
     expected, variance = bounding.expected[rule].sum(axis=1), bounding.variance[rule].sum(axis=1)
-    found: Figures = {}
-    for name, kept in (("kept", bounding.kept), ("afresh", bounding.afresh)):
-        after = kept[rule].sum(axis=1)
-        excess = after - expected
-        found |= {
-            f"{name}, first half": after[:half].sum() / max(before[:half].sum(), 1),
-            f"{name}, second half": after[half:].sum() / max(before[half:].sum(), 1),
-            f"{name}, z of the first half": excess[:half].sum() / np.sqrt(max(variance[:half].sum(), 1e-12)),
-            f"{name}, mean z squared": (np.square(excess) / np.maximum(variance, 1e-12)).mean(),
-        }
-    found |= {
+    after = bounding.kept[rule].sum(axis=1)
+    excess = after - expected
+    found = {
+        "kept, first half": after[:half].sum() / max(before[:half].sum(), 1),
+        "kept, second half": after[half:].sum() / max(before[half:].sum(), 1),
+        "kept, z of the first half": excess[:half].sum() / np.sqrt(max(variance[:half].sum(), 1e-12)),
+        "kept, mean z squared": (np.square(excess) / np.maximum(variance, 1e-12)).mean(),
         "expected, first half": expected[:half].sum() / max(before[:half].sum(), 1),
         "expected, second half": expected[half:].sum() / max(before[half:].sum(), 1),
     }
@@ -164,11 +160,10 @@ def by_sort(bounding: Bounding, rule: str) -> Figures:
     """What the rule keeps of each sort of contributions, over what a choice at random would keep, and z."""
     found: Figures = {}
     expected, variance = bounding.expected[rule].sum(axis=0), bounding.variance[rule].sum(axis=0)
-    for name, kept in (("kept", bounding.kept), ("afresh", bounding.afresh)):
-        after = kept[rule].sum(axis=0)
-        for number, sort in enumerate(SORTS):
-            found[f"{name}, {sort}"] = float(after[number] / max(expected[number], 1e-12))
-            found[f"{name}, {sort}, z"] = float((after - expected)[number] / np.sqrt(max(variance[number], 1e-12)))
+    after = bounding.kept[rule].sum(axis=0)
+    for number, sort in enumerate(SORTS):
+        found[f"kept, {sort}"] = float(after[number] / max(expected[number], 1e-12))
+        found[f"kept, {sort}, z"] = float((after - expected)[number] / np.sqrt(max(variance[number], 1e-12)))
     return found
 
 

@@ -1,7 +1,10 @@
 """Counts of a staged log under every bound, and who is hit by the bounds.
 
 Cells come from the production expressions (`dhgsil.queries.counting`, `privacy.bounding_tables`). Who is hit is found
-apart from them, from the contributions of each person ranked by priority; both must give the same cells.
+apart from them, from the contributions of each person ranked in numpy; both must give the same cells.
+
+What a rule keeps of each of `SORTS` is compared with what a choice at random would keep. That is how a keep k that
+ranks by the same bits as once per side shows: it keeps too many of those that once per side has chosen.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import pyarrow as pa
 from ibis.expr.types import Table
 
 from dhgsil.queries.counting import bot_days, cell_counts, contributions
+from privacy.bounding import other_order
 from privacy.bounding_tables import keep_k, once_per_side
 from protocol.errors import DataError
 from simulations.experiments.query_staging import RULES, StagedWorld
-from simulations.worlds.people import mixed
 from tables.engine import Engine
 
 BEFORE, APART = "before bounding", "once per side"
@@ -35,7 +38,6 @@ class Bounding:
     Shapes: cells[rule] (T, R, N) int64; by_class[rule] and cross_by_class[rule] (classes, N), contributions by their
         destination, all and those off the diagonal; kept[rule], expected[rule] and variance[rule] (T, sorts), what
         the rule keeps in each step of each of `SORTS`, and mean and variance of what a choice at random would keep;
-        afresh[rule] (T, sorts), what it would keep if it ranked by a hash that once per side has not used;
         persons[m] persons with m contributions.
     """
 
@@ -45,7 +47,6 @@ class Bounding:
     kept: dict[str, np.ndarray]
     expected: dict[str, np.ndarray]
     variance: dict[str, np.ndarray]
-    afresh: dict[str, np.ndarray]
     persons: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
     @classmethod
@@ -67,7 +68,6 @@ class Bounding:
             kept=by_sort(),
             expected=by_sort(),
             variance=by_sort(),
-            afresh=by_sort(),
         )
 
 
@@ -145,14 +145,14 @@ class Contributions:
 
 def tables_by_rank(before: Contributions, after: Contributions, ks: Sequence[int]) -> dict[str, Contributions]:
     """Contributions that each rule keeps, by the rank of their priority among those of the person."""
-    rank = _ranks(after.person, after.priority)
+    rank = _ranks(after)
     return {BEFORE: before, APART: after} | {rule_of(k): after.where(rank < k) for k in ks}
 
 
-def _ranks(person: np.ndarray, priority: np.ndarray) -> np.ndarray:
-    """Rank of each row among those of its person, the smallest priority first. Shapes: (n,) -> (n,)"""
-    order = np.lexsort((priority, person))
-    own = person[order]
+def _ranks(table: Contributions) -> np.ndarray:
+    """Rank of each row among those of its person, the smallest priority in `other_order` first. Shapes: -> (n,)"""
+    order = np.lexsort((other_order(table.priority), table.person))
+    own = table.person[order]
     first = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, dtype=np.int64)
     rank = np.empty(len(own), dtype=np.int64)
     rank[order] = np.arange(len(own)) - np.repeat(first, np.diff(np.r_[first, len(own)]))
@@ -194,14 +194,12 @@ def add_choices(result: Bounding, after: Contributions, sort: np.ndarray, ks: Se
     key, here = np.unique(number * (shape[0] * shape[1]) + place, return_counts=True)
     owner, where = np.divmod(key, shape[0] * shape[1])
     m = total[owner]
-    rank = _ranks(after.person, after.priority)
-    afresh = _ranks(after.person, mixed(after.priority.astype(np.uint64), 1))
+    rank = _ranks(after)
     for k in ks:
         p = np.minimum(1.0, k / m)
         spread = here * p * (1 - p) * (m - here) / np.maximum(m - 1, 1)
         added = {
             "kept": np.bincount(place[rank < k], minlength=shape[0] * shape[1]),
-            "afresh": np.bincount(place[afresh < k], minlength=shape[0] * shape[1]),
             "expected": np.bincount(where, here * p, minlength=shape[0] * shape[1]),
             "variance": np.bincount(where, spread, minlength=shape[0] * shape[1]),
         }
