@@ -28,13 +28,20 @@ def trust_words(mechanism: Mechanism | None) -> str:
     return "noise at each holder: its people trust their holder, and nobody else"
 
 
-def contribution_rules(mechanism: CountReleasePlan) -> tuple[str, ...]:
-    """What a person may add to each query, so that its sensitivity is what is accounted for."""
+def contribution_rules(mechanism: CountReleasePlan, *, bounded: bool = False) -> tuple[str, ...]:
+    """What a person may add to each query, so that its sensitivity is what is accounted for.
+
+    Counts that a run has `bounded` itself keep one cell of each side off the diagonal.
+    """
     rules = (
         f"cells: in at most {mechanism.contributions} cells (step, origin, destination) of the period, once in each",
     )
+    if bounded:
+        rules = (*rules, "off the diagonal in at most one cell per (origin, step) and one per (destination, step)")
     if mechanism.margins_stddev is None:
         return rules
+    if bounded:
+        return (*rules, "inflow and outflow: sums of these cells off the diagonal")
     return (
         *rules,
         "inflow: once per (destination, step), from however many origins",

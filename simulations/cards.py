@@ -120,7 +120,7 @@ def _promise(run: Run, mechanism: Mechanism, delta: float, accountant: str) -> P
             **common,
             is_person=True,
             contributions=mechanism.contributions,
-            contribution_rules=contribution_rules(mechanism),
+            contribution_rules=contribution_rules(mechanism, bounded=run.bounded),
             contributions_enforced=run.bounded,
             event_epsilon=mechanism.model_copy(update={"contributions": 1}).epsilon(delta),
             noise_stddev=noise,

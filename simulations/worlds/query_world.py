@@ -208,12 +208,11 @@ def _with_weekdays(config: JobQueryWorld, truth: Truth, times: np.ndarray) -> Tr
 
 
 def _city_list(regions: Regions, places: Places, truth: Truth, rng: np.random.Generator) -> CityList:
-    """The public list; a population roughly follows the city's planted level."""
-    names = tuple(stem + "市" for stem in places.stems)
+    """The public list; a population roughly follows the city's planted level. Reports show names, so they are Latin."""
     level = truth.outflow + 0.5 * (truth.attraction - truth.outflow) + 0.2 * rng.standard_normal(len(regions))
     return CityList(
-        regions=Regions(regions.codes, names, regions.lat, regions.lon),
-        aliases=tuple((stem, latin) for stem, latin in zip(places.stems, places.latin, strict=True)),
+        regions=Regions(regions.codes, places.latin, regions.lat, regions.lon),
+        aliases=tuple((stem + "市", stem) for stem in places.stems),
         districts=places.districts,
         provinces=places.provinces,
         population=np.round(3e6 * np.exp(level - level.mean())),
