@@ -138,18 +138,18 @@ def over_time(bounding: Bounding, rule: str) -> Figures:
     """Share kept early and late in the period, and the distance of each step from a choice that does not know the time.
 
     z squared is the squared deviation of a step from what a choice at random would keep, over its variance: 1 on
-    average. Variances of sorts are added as if sorts were apart, which makes them a little too large.
+    average.
     """
     before = bounding.cells[APART].sum(axis=(1, 2))
     half = len(before) // 2
-    expected, variance = bounding.expected[rule].sum(axis=1), bounding.variance[rule].sum(axis=1)
+    expected, variance = bounding.expected[rule].sum(axis=1), bounding.variance[rule]
     after = bounding.kept[rule].sum(axis=1)
     excess = after - expected
     found = {
         "kept, first half": after[:half].sum() / max(before[:half].sum(), 1),
         "kept, second half": after[half:].sum() / max(before[half:].sum(), 1),
-        "kept, z of the first half": excess[:half].sum() / np.sqrt(max(variance[:half].sum(), 1e-12)),
-        "kept, mean z squared": (np.square(excess) / np.maximum(variance, 1e-12)).mean(),
+        "kept, z of the first half": excess[:half].sum() / np.sqrt(max(variance["half"][0], 1e-12)),
+        "kept, mean z squared": (np.square(excess) / np.maximum(variance["step"], 1e-12)).mean(),
         "expected, first half": expected[:half].sum() / max(before[:half].sum(), 1),
         "expected, second half": expected[half:].sum() / max(before[half:].sum(), 1),
     }
@@ -159,7 +159,7 @@ def over_time(bounding: Bounding, rule: str) -> Figures:
 def by_sort(bounding: Bounding, rule: str) -> Figures:
     """What the rule keeps of each sort of contributions, over what a choice at random would keep, and z."""
     found: Figures = {}
-    expected, variance = bounding.expected[rule].sum(axis=0), bounding.variance[rule].sum(axis=0)
+    expected, variance = bounding.expected[rule].sum(axis=0), bounding.variance[rule]["sort"]
     after = bounding.kept[rule].sum(axis=0)
     for number, sort in enumerate(SORTS):
         found[f"kept, {sort}"] = float(after[number] / max(expected[number], 1e-12))

@@ -36,9 +36,9 @@ class Bounding:
     """Counts and losses of one holder by rule: `BEFORE`, `APART`, then "k = 1" and so on.
 
     Shapes: cells[rule] (T, R, N) int64; by_class[rule] and cross_by_class[rule] (classes, N), contributions by their
-        destination, all and those off the diagonal; kept[rule], expected[rule] and variance[rule] (T, sorts), what
-        the rule keeps in each step of each of `SORTS`, and mean and variance of what a choice at random would keep;
-        persons[m] persons with m contributions.
+        destination, all and those off the diagonal; kept[rule] and expected[rule] (T, sorts), what the rule keeps in
+        each step of each of `SORTS`, and the mean of what a choice at random would keep; variance[rule], its variance
+        by "step" (T,), by "sort" (sorts,) and by "half" of the period (2,); persons[m] persons with m contributions.
     """
 
     cells: dict[str, np.ndarray]
@@ -46,7 +46,7 @@ class Bounding:
     cross_by_class: dict[str, np.ndarray]
     kept: dict[str, np.ndarray]
     expected: dict[str, np.ndarray]
-    variance: dict[str, np.ndarray]
+    variance: dict[str, dict[str, np.ndarray]]
     persons: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
     @classmethod
@@ -67,7 +67,9 @@ class Bounding:
             cross_by_class=zeros(rules, len(CLASSES), shape[2]),
             kept=by_sort(),
             expected=by_sort(),
-            variance=by_sort(),
+            variance={
+                rule: {"step": np.zeros(shape[0]), "sort": np.zeros(len(SORTS)), "half": np.zeros(2)} for rule in bounds
+            },
         )
 
 
@@ -183,28 +185,48 @@ def _sorts(before: Contributions, after: Contributions, columns: np.ndarray) -> 
 
 
 def add_choices(result: Bounding, after: Contributions, sort: np.ndarray, ks: Sequence[int]) -> None:
-    """What each k keeps of each step and sort, and what a choice at random would.
-
-    Of c contributions of one kind a person with m in all keeps a hypergeometric number, with p = min(1, k / m): mean
-    c p, variance c p (1 - p) (m - c) / (m - 1).
-    """
-    shape = next(iter(result.kept.values())).shape
-    place = after.step * shape[1] + sort
+    """What each k keeps of each step and sort, and what a choice at random would."""
+    steps, sorts = next(iter(result.kept.values())).shape
+    place = after.step * sorts + sort
     _, number, total = np.unique(after.person, return_inverse=True, return_counts=True)
-    key, here = np.unique(number * (shape[0] * shape[1]) + place, return_counts=True)
-    owner, where = np.divmod(key, shape[0] * shape[1])
-    m = total[owner]
+    groups = {
+        "step": Groups.of(number, total, after.step, steps),
+        "sort": Groups.of(number, total, sort, sorts),
+        "half": Groups.of(number, total, (after.step >= steps // 2).astype(np.int64), 2),
+    }
     rank = _ranks(after)
     for k in ks:
-        p = np.minimum(1.0, k / m)
-        spread = here * p * (1 - p) * (m - here) / np.maximum(m - 1, 1)
-        added = {
-            "kept": np.bincount(place[rank < k], minlength=shape[0] * shape[1]),
-            "expected": np.bincount(where, here * p, minlength=shape[0] * shape[1]),
-            "variance": np.bincount(where, spread, minlength=shape[0] * shape[1]),
-        }
-        for name, values in added.items():
-            getattr(result, name)[rule_of(k)] += values.reshape(shape)
+        rule, p = rule_of(k), np.minimum(1.0, k / total)
+        result.kept[rule] += np.bincount(place[rank < k], minlength=steps * sorts).reshape(steps, sorts)
+        result.expected[rule] += np.bincount(place, p[number], minlength=steps * sorts).reshape(steps, sorts)
+        for name, of in groups.items():
+            result.variance[rule][name] += of.variance(k)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Contributions of persons in groups: of c of a person with m in all. Shapes: m, c and group (n,)"""
+
+    m: np.ndarray
+    c: np.ndarray
+    group: np.ndarray
+    size: int
+
+    @classmethod
+    def of(cls, number: np.ndarray, total: np.ndarray, group: np.ndarray, size: int) -> Groups:
+        """Of the groups of all contributions, and the number of each one's person. Shapes: number, group (rows,)"""
+        key, here = np.unique(number * size + group, return_counts=True)
+        return cls(total[key // size], here, key % size, size)
+
+    def variance(self, k: int) -> np.ndarray:
+        """Variance of what a choice of k at random keeps of each group. Shapes: -> (size,)
+
+        Of c contributions it keeps a hypergeometric number, with p = min(1, k / m): mean c p, variance
+        c p (1 - p) (m - c) / (m - 1). Persons choose apart.
+        """
+        p = np.minimum(1.0, k / self.m)
+        spread = self.c * p * (1 - p) * (self.m - self.c) / np.maximum(self.m - 1, 1)
+        return np.bincount(self.group, spread, minlength=self.size)
 
 
 def _dense(table: pa.Table, shape: tuple[int, ...]) -> np.ndarray:

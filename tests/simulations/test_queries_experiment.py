@@ -224,9 +224,12 @@ def test_no_sort_of_contributions_is_favoured(counts: Bounding) -> None:
 
 
 def test_variance_of_a_random_choice() -> None:
-    """Of 8 contributions one of a step stays with chance 1/2: variance 1/4 for each person, whatever is kept."""
+    """Of 8 contributions 4 stay: of one of a step with variance 1/4, of four of a half with 4/7, of all without any."""
     found = made_up("time")
-    np.testing.assert_allclose(found.variance[rule_of(4)][:, 1], 400 / 4)
+    np.testing.assert_allclose(found.variance[rule_of(4)]["step"], 400 / 4)
+    np.testing.assert_allclose(found.variance[rule_of(4)]["half"], 400 * 4 / 7)
+    np.testing.assert_allclose(found.variance[rule_of(4)]["sort"], 0)
+    np.testing.assert_allclose(found.expected[rule_of(4)][:, 1], 400 / 2)
     np.testing.assert_allclose(found.kept[rule_of(4)].sum(), 400 * 4)
     assert SORTS[1] == "alone on its side"
 
