@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs, read_public_inputs
 from clients.release_store import CAMPAIGN, ReleaseStore
 from clients.stages import Stages, Unheard, stage
 from dhgsil.queries.balance import Balance
-from dhgsil.queries.columns import indices_of_codes, plain
+from dhgsil.queries.columns import indices_of_codes, is_missing, plain
 from dhgsil.queries.destinations import Place
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.origins import AddressBook, OriginStatus
@@ -37,7 +36,7 @@ from tables.keyed_hash import KeyedHash
 from tables.sources import BATCH_ROWS, RowSource
 from tables.times import local_days
 
-_MEANT = {Place.NAMED: "a city", Place.NONE: "no place", Place.PROVINCE: "a province only"}
+MUCH, MANY_TIMES = 0.05, 5.0  # a key has much of the rows: this share, and so many times that of a key on average
 
 
 @dataclass(frozen=True)
@@ -200,11 +199,24 @@ def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report)
             report.note("times", found, "name the zone of such times in naive_times", column=source.time)
         else:
             report.ok("times", found, column=source.time)
-    persons = pc.call_function("count_distinct", [sample[source.user]]).as_py()
-    if not persons:
-        report.failed("persons", "nobody: every key is missing", "name the column of user keys", column=source.user)
+    person_findings(sample[source.user], source.user, report)
+
+
+def person_findings(column: pa.ChunkedArray, name: str, report: _Report) -> None:
+    """How many persons there are, and whether one key has so many rows that it may stand for several."""
+    users = plain(_combined(column)).dictionary_encode()
+    codes = users.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    rows = np.bincount(codes[~is_missing(users)]) if len(users.dictionary) else np.zeros(1, np.int64)
+    if not rows.any():
+        report.failed("persons", "nobody: every key is missing", "name the column of user keys", column=name)
+        return
+    persons, most = int((rows > 0).sum()), float(rows.max() / rows.sum())
+    found = f"{persons / len(column):.3f} per row of the sample; the key with most rows has {_share(most)} of them"
+    if most > max(MUCH, MANY_TIMES / persons):
+        way_out = "a key that stands for all who are unknown (0, null, guest) protects none of them: make it null"
+        report.note("persons", found, way_out, column=name)
     else:
-        report.ok("persons", f"{persons / len(sample):.3f} per row of the sample", column=source.user)
+        report.ok("persons", found, column=name)
 
 
 def content_findings(settings: HolderSettings, sample: pa.Table, public: PublicInputs, report: _Report) -> None:
@@ -292,8 +304,12 @@ def _graded(report: _Report, check: str, column: str, found: str, *, good: float
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
+    return plain(_combined(column), text=True)
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
-    return plain(pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined, text=True)
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
 
 
 def _shares(values: np.ndarray, names: type[OriginStatus] | type[TextStatus] | type[Place]) -> str:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from clients.published import publish
 from clients.release_store import CAMPAIGN, ReleaseStore, ServedStep, served_steps, step_request
 from clients.stages import Stages, Unheard, stage
 from clients.step_counts import StagedSteps, stage_steps
+from dhgsil.queries.balance import Balance
 from privacy.plan import CountReleasePlan
 from privacy.randomness import SecureStream
 from privacy.release import release_counts
@@ -60,6 +62,8 @@ class ReleaseOutcome:
     """What a call released.
 
     Args:
+        balance: Where the rows went that were read for it; None where nothing was. Made of raw rows: it stays with the
+            holder.
         released: First days of the steps that were released now.
         stored: First days of those that had been released before.
         waiting: First days of those that the source does not complete yet.
@@ -74,6 +78,7 @@ class ReleaseOutcome:
     epsilon: float
     spent: float
     left: str
+    balance: Balance | None = None
 
 
 def parse_period(settings: HolderSettings, text: str) -> WantedSteps:
@@ -144,9 +149,15 @@ def release_steps(
     mechanism = config.release.mechanism()
     config.privacy.check(mechanism)
     public = read_public_inputs(settings)
-    with only_process(ReleaseStore(settings.store).lock):
-        release = _Release(settings, public, mechanism, stages or Unheard())
-        return release.run(wanted, backend, complete=complete)
+    try:
+        with only_process(ReleaseStore(settings.store).lock):
+            release = _Release(settings, public, mechanism, stages or Unheard())
+            return release.run(wanted, backend, complete=complete)
+    except OSError as error:
+        raise LedgerError(
+            f"the store {settings.store} cannot be read or written ({error.strerror or type(error).__name__}); what "
+            "was released before stays as it is: see to rights and room on the disk, and ask again"
+        ) from None
 
 
 class _Release:
@@ -167,15 +178,16 @@ class _Release:
         served = self._store.all_served()
         missing = self._missing(wanted.steps, served)
         stored = [self._first(step) for step in wanted.steps if step not in set(missing)]
-        released: list[int] = []
+        released, balance = list[int](), None
         if missing:
             with self._store.working() as work, opened_engine(backend, work) as engine:
                 rows = open_rows(self._settings, engine)
-                due = missing if complete and not wanted.only_complete else self._due(missing, rows, complete)
+                due = self._due(missing, rows, complete)
+                due = missing if complete and not wanted.only_complete else due
                 if len(due) < len(missing) and not (wanted.only_complete and (due or stored)):
                     self._refuse_incomplete(missing[len(due)], rows)
                 if due:
-                    self._release(due, rows, engine, work)
+                    balance = self._release(due, rows, engine, work)
                     released = due
         with self._custody() as custody:
             for step in served_steps(custody.ledger.lines(), ledger=self._ledger):
@@ -187,6 +199,7 @@ class _Release:
                 epsilon=self._mechanism.epsilon(self._settings.config.privacy.delta),
                 spent=float(custody.ledger.spent),
                 left=custody.ledger.left_in_words,
+                balance=balance,
             )
 
     def _custody(self) -> Custody:
@@ -246,14 +259,15 @@ class _Release:
 
     def _refuse_incomplete(self, step: int, rows: RowSource) -> NoReturn:
         raise DataError(
-            f"no row is from {self._settings.first_day_after(step)} or later, so that {self._first(step)} may not be "
-            "complete yet, and rows that arrive after the release of a step are left out for good",
+            f"no row is from {self._settings.first_day_after(step)} or later (today, {_today(self._settings)}, at "
+            f"the latest), so that {self._first(step)} may not be complete yet, and rows that arrive after the release of "
+            "a step are left out for good",
             way_out="wait for later rows, or say --complete if there will be none",
             source=rows.name,
         )
 
-    def _release(self, steps: list[int], rows: RowSource, engine: Engine, work: Path) -> None:
-        """Stage the rows of all steps once, then release step by step."""
+    def _release(self, steps: list[int], rows: RowSource, engine: Engine, work: Path) -> Balance:
+        """Stage the rows of all steps once, then release step by step; returns where the rows went."""
         secret = self._store.secret(ledger=self._ledger)
         book = self._store.book(secret, ledger=self._ledger, buckets=BUCKETS)
         with stage(self._stages, "staging"):
@@ -266,6 +280,7 @@ class _Release:
             for done, step in enumerate(steps, 1):
                 self._release_step(custody, book, staged, engine, step)
                 self._stages.advanced("releases", done, str(self._first(step)))
+        return staged.balance
 
     def _release_step(
         self, custody: Custody, book: ContributionBook, staged: StagedSteps, engine: Engine, step: int
@@ -287,11 +302,29 @@ class _Release:
 
 
 def latest_day(settings: HolderSettings, rows: RowSource) -> np.datetime64 | None:
-    """The last day of which the source has a row with a readable time, in the zone of the grid."""
-    source, latest = settings.config.job_queries, None
+    """The last day, up to today, of which the source has a row with a readable time, in the zone of the grid.
+
+    A row from a later day has a wrong clock, and tells of no day that it is over.
+
+    Raises:
+        DataError: no row lies in the grid; whatever was released of such a source would be zeros.
+    """
+    source, calendar, latest, inside = settings.config.job_queries, settings.calendar, None, False
+    today = _today(settings).astype(np.int64)
     for batch in rows.batches([source.time]):
-        found = local_days(batch.column(0), zone=settings.calendar.zone, naive=source.naive_times)
-        good = found.days[found.status == 0]
-        if len(good):
-            latest = max(int(good.max()), int(good.max()) if latest is None else latest)
+        found = local_days(batch.column(0), zone=calendar.zone, naive=source.naive_times)
+        days = found.days[found.status == 0]
+        inside = inside or bool((calendar.step_of(days) >= 0).any())
+        if len(past := days[days <= today]):
+            latest = max(int(past.max()), int(past.max()) if latest is None else latest)
+    if not inside:
+        raise DataError(
+            f"not one row has a readable time, with a zone, in the public grid, {calendar.start} to {calendar.end}",
+            way_out="run `migrafed holder check`, which says why rows are dropped",
+            source=rows.name,
+        )
     return None if latest is None else np.datetime64(latest, "D")
+
+
+def _today(settings: HolderSettings) -> np.datetime64:
+    return np.datetime64(dt.datetime.now(ZoneInfo(settings.calendar.zone)).date(), "D")

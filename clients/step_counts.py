@@ -26,6 +26,7 @@ from clients.public_inputs import PublicInputs
 from dhgsil.queries.balance import Balance
 from dhgsil.queries.counting import bot_days, cell_counts, contributions
 from dhgsil.queries.reading import QueryReader
+from dhgsil.queries.reasons import READ_REASONS, ReadStatus
 from dhgsil.queries.rules import QueryCalendar, QueryRules
 from privacy.bounding import BoundedCounts
 from privacy.bounding_tables import keep_k, once_per_side
@@ -70,7 +71,7 @@ class StepCounts:
 
 @dataclass(frozen=True)
 class StagedSteps:
-    """Staged rows of some steps, ready to be counted."""
+    """Staged rows of some steps, ready to be counted, and where the rows went that were read for them."""
 
     folder: Path
     buckets: int
@@ -78,6 +79,7 @@ class StagedSteps:
     columns: tuple[int, ...]
     """Position in the city list of each held city."""
     cities: int
+    balance: Balance
 
     def count(self, engine: Engine, step: int, *, contributions: int, spare: int, book: Sequence[Path]) -> StepCounts:
         """Count a step.
@@ -144,8 +146,8 @@ def stage_steps(
     """Read the raw rows once and stage those of `steps`; a step without rows is a step of zeros.
 
     Raises:
-        DataError: a column is missing or of a wrong type, a file is damaged, or there are rows of these steps and not
-            one of them counts.
+        DataError: a column is missing or of a wrong type, a file is damaged, or not one row counts, although there are
+            some of these steps or none of any step.
     """
     config, grid = settings.config, settings.calendar
     refuse_failed(check_schema(rows.schema, config.job_queries.contract()), source=rows.name)
@@ -168,13 +170,13 @@ def stage_steps(
         balance.check()
         _check_some_count(rows.name, balance)
     columns = tuple(public.cities.index[code] for code in public.held)
-    return StagedSteps(folder, buckets, config.rules, columns, len(public.cities))
+    return StagedSteps(folder, buckets, config.rules, columns, len(public.cities), balance)
 
 
 def _check_some_count(name: str, balance: Balance) -> None:
-    """Rows of the wanted days of which none counts are a wrong setting, not an empty day."""
-    read = balance.steps[0].rows_out
-    if read and not balance.rows_out:
+    """Rows of the wanted days of which none counts are a wrong setting, not an empty day; so are rows without a day."""
+    read = balance.steps[0]
+    if not balance.rows_out and (read.rows_out or not read.dropped[READ_REASONS[ReadStatus.OUTSIDE]]):
         raise DataError(
             "not one of the rows of these steps counts",
             way_out="run `migrafed holder check`, which says why rows are dropped",

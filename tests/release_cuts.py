@@ -48,6 +48,8 @@ CELLS = 1, len(HELD), len(CODES)
 class PlayedCounts:
     """Everybody searches every day, and is counted while there is allowance."""
 
+    balance = None
+
     def count(self, _engine: object, _step: int, *, contributions: int, spare: int, book: Sequence[Path]) -> StepCounts:
         used = used_in(book)
         spent = dict(zip(used["person"].to_pylist(), used["used"].to_pylist(), strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from clients.holder_config import load_holder
 from clients.release_store import ReleaseStore
 from clients.releases import ReleaseOutcome, parse_period, release_steps
+from migrafed.commands.holder_check import STAYS
 from migrafed.terminal import Outcome, Terminal
 
 
@@ -29,9 +30,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
             "window_days": settings.config.release.window_days,
         },
         "paths": paths,
+        "balance": None if done.balance is None else done.balance.as_json(),
+        "keep": STAYS,
     }  # fmt: skip
     title = f"SUCCESS {len(done.released)} released" if done.released else "SUCCESS nothing new to release"
-    return Outcome(payload, title, [*_facts(done), ("cost", _cost(done, privacy.period)), *paths.items()])
+    facts = [*_facts(done), ("cost", _cost(done, privacy.period)), *paths.items(), ("keep", STAYS)]
+    above = [] if done.balance is None else ["rows read:", *done.balance.lines()]
+    return Outcome(payload, title, facts, above=above)
 
 
 def _facts(done: ReleaseOutcome) -> list[tuple[str, str]]:
