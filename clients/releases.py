@@ -259,9 +259,9 @@ class _Release:
 
     def _refuse_incomplete(self, step: int, rows: RowSource) -> NoReturn:
         raise DataError(
-            f"no row is from {self._settings.first_day_after(step)} or later (today, {_today(self._settings)}, at "
-            f"the latest), so that {self._first(step)} may not be complete yet, and rows that arrive after the release of "
-            "a step are left out for good",
+            f"no row is from {self._settings.first_day_after(step)} or later (today, {_today(self._settings)}, at the "
+            f"latest), so that {self._first(step)} may not be complete yet, and rows that arrive after its release are "
+            "left out for good",
             way_out="wait for later rows, or say --complete if there will be none",
             source=rows.name,
         )

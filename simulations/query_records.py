@@ -75,9 +75,16 @@ class QueryRecords:
 
     @property
     def identity(self) -> Mapping[str, JsonValue]:
-        """See `Records`: public lists, days and rules, and the made-up world."""
+        """See `Records`: public lists, days and rules, and the made-up world or what the holders say of their columns.
+
+        So a holder that corrects its description, the zone of its times say, releases anew instead of being served
+        what was counted before.
+        """
         data = data_section(self._plan)
-        made = {"world": data.world, "seed": self._plan.run.seed} if self._world else {}
+        made: dict[str, JsonValue] = {"world": data.world, "seed": self._plan.run.seed}
+        if self._world is None and self._folder is not None:
+            sources = {name: _source(self._folder / name) for name in self._plan.federation.holders}
+            made = {"sources": {name: source.model_dump(mode="json") for name, source in sources.items()}}
         return {
             "source": data.source, "days": [str(self.calendar.start), str(self.calendar.end)], **made,
             "queries": self._section.model_dump(mode="json"), "cities": self._cities.digest(),

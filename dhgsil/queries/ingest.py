@@ -66,7 +66,7 @@ def _some_are_left(name: str, balance: Balance) -> None:
         dropped = balance.dropped()
         reason = f"most of them for '{max(dropped, key=dropped.__getitem__)}'" if dropped else "it is empty"
         raise DataError(
-            f"not one of its {balance.rows_in:,} rows is a query that counts, {reason}",
+            f"not one of its rows is a query that counts, {reason}",
             way_out="run `migrafed holder check`, which says why rows are dropped",
             source=name,
         )

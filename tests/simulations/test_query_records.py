@@ -16,7 +16,8 @@ from protocol.plan import Plan, parse_plan
 from simulations import query_records
 from simulations.progress import SilentProgress
 from simulations.query_records import QueryRecords
-from simulations.results import FACTS_FILE
+from simulations.results import FACTS_FILE, RunResult
+from simulations.run_tables import MODEL
 from simulations.runner import simulate
 from simulations.worlds.job_queries import write_queries
 from tests.plans import digests, tiny_values
@@ -49,15 +50,27 @@ def records_of(plan: Plan, folder: Path | None = None) -> QueryRecords:
 def test_a_private_run_starts_from_raw_rows_and_leaves_none(tmp_path: Path) -> None:
     """Card, scores and forecasts are there; no row, user key, text or staged file is left in the run's folder."""
     out = tmp_path / "run"
-    simulate(query_plan(), out=out)
+    simulate(query_plan({"report.pairs": 56}), out=out)
     card = PrivacyCard.from_json((out / "card.json").read_text(encoding="utf-8"))
     assert all(promise.contributions_enforced for holder in card.holders for promise in holder.promises)
     assert not any("assumed" in words for words in card.not_promised)
+    assert any("off the diagonal in at most one" in rule for rule in card.holders[0].promises[0].contribution_rules)
     left = [path for path in out.rglob("*") if path.is_dir() and path.name.startswith(".")]
     assert left == []
     assert {path.name for path in (out / "holders" / "north").iterdir()} == {"people"}
     facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))
     assert facts["measure"] == "synthetic job-query intention"
+    assert_forecasts_are_whole(RunResult.read(out))
+
+
+def assert_forecasts_are_whole(result: RunResult) -> None:
+    """Every pair has a forecast, that of a shared city too, and its five parts add up to it."""
+    keys = ["unique_id", "ds", "cutoff"]
+    parts = result.parts.groupby(keys)["value"].sum()
+    shown = result.forecasts.set_index(keys)[MODEL]
+    assert shown.index.get_level_values(0).str.startswith("C003").any()
+    assert shown.notna().all()
+    np.testing.assert_allclose(np.log1p(shown), parts.loc[shown.index].clip(lower=0), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -144,3 +157,19 @@ def test_rows_of_a_folder_need_the_folder_and_a_description_each(tmp_path: Path)
     )
     with pytest.raises(DataError, match=r"queries\.toml"):
         records_of(query_plan(dates, private=False), tmp_path)
+
+
+def test_another_description_of_the_rows_is_another_release(tmp_path: Path) -> None:
+    dates = {"data.world": None, "data.start": "2019-01-07", "data.end": "2020-03-01"}
+    plan = query_plan(dates)
+    (tmp_path / "cities.csv").write_text(
+        "code,name,lat,lon\n" + "".join(f"C00{n},City {n},30,{100 + n}\n" for n in range(1, 9)), encoding="utf-8"
+    )
+    for name in plan.federation.holders:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "queries.toml").write_text('queries = "rows"\norigin = "from"\ndestination = "to"\n')
+    first = records_of(plan, tmp_path).identity
+    assert records_of(plan, tmp_path).identity == first
+    with (tmp_path / "east" / "queries.toml").open("a") as description:
+        description.write('naive_times = "Asia/Shanghai"\n')
+    assert records_of(plan, tmp_path).identity != first
