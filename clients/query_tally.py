@@ -14,7 +14,7 @@ from dhgsil.queries.balance import StepCount
 from dhgsil.queries.counting import bot_days, cell_counts, contributions, rows_of
 from dhgsil.queries.rules import QueryRules
 from privacy.bounding import BoundedCounts
-from privacy.bounding_tables import keep_k, lost_sides, once_per_side, outflow_counts, person_limits
+from privacy.bounding_tables import keep_k, once_per_side, outflow_counts, person_limits, sides_between
 from protocol.errors import DataError, PrivacyParameterError
 from tables.engine import Engine
 
@@ -44,7 +44,7 @@ class QueryTally:
     """Adds parts of the staged rows up; every part must have all rows of its persons.
 
     Each rule is computed once and kept by the engine while the next ones look at it: who is a bot, one row per (person,
-    step, destination), what `once_per_side` leaves out, and how far each person may go.
+    step, destination), what `once_per_side` leaves off the diagonal, and how far each person may go.
 
     Args:
         engine: Runs the expressions.
@@ -126,8 +126,9 @@ class QueryTally:
         """Rows that the rule of sides leaves, and of these within k."""
         apart, rows = each, merged
         if bounds.once_per_side:
-            lost = keep(lost_sides(each, columns=self._columns))
-            apart, rows = once_per_side(each, columns=self._columns, lost=lost), merged - self._number(lost.count())
+            between = keep(sides_between(each, columns=self._columns))
+            apart = once_per_side(each, columns=self._columns, between=between)
+            rows = self._number(apart.count())
         limits = keep(person_limits(apart, k=bounds.contributions, used=used))
         kept = keep_k(apart, k=bounds.contributions, limits=limits)
         counted = self._add_counts(self._cells, cell_counts(kept), ("step", "origin", "destination"))

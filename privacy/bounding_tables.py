@@ -26,8 +26,8 @@ Two cells of a person tie when all 63 bits of their priorities agree. A tie with
 keep one more, has probability below m / 2^63 for a person with m rows: 10^-10 for 10^9 rows in all, far below any
 delta. A tie elsewhere changes nothing.
 
-The work: one pass that groups the rows off the diagonal, one sort of (person, priority), and look-ups in what they
-leave. Nothing else of a row goes through the sort, which would cost as much again.
+The work: one pass that groups the rows off the diagonal, one sort of (person, priority), and one look-up of each person
+in what it leaves. Nothing else of a row goes through the sort, which would cost as much again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from ibis.expr.types import Table
 
 from privacy.bounding import other_order
 from protocol.errors import PrivacyParameterError
+from tables.smallest import smallest_by
 
 NOTHING = -1
 """A limit below every priority: nothing of that person stays."""
@@ -60,28 +61,27 @@ def on_diagonal(contributions: Any, columns: Sequence[int]) -> Any:
     return contributions.destination == places[contributions.origin]
 
 
-def lost_sides(contributions: Table, *, columns: Sequence[int]) -> Table:
-    """Rows off the diagonal that share (person, step, origin) with one of smaller priority: person, priority. Few."""
-    person = person_columns(contributions)
-    side = [*person, "step", "origin"]
-    off = contributions.filter(~on_diagonal(contributions, columns)).select(*side, "priority")
-    shared = off.group_by(side).agg(first=_.priority.min(), rows=_.count()).filter(_.rows > 1)
-    both = off.inner_join(shared, side)
-    return both.filter(both.priority > both.first).select(*person, "priority")
+def sides_between(contributions: Table, *, columns: Sequence[int]) -> Table:
+    """Off the diagonal one row per (person, step, origin), that of the smallest priority."""
+    side = [*person_columns(contributions), "step", "origin"]
+    off = contributions.filter(~on_diagonal(contributions, columns))
+    others = [name for name in contributions.columns if name not in (*side, "priority")]
+    chosen = {name: smallest_by(off[name], off.priority) for name in others}
+    return off.group_by(side).agg(priority=off.priority.min(), **chosen).select(contributions.columns)
 
 
-def once_per_side(contributions: Table, *, columns: Sequence[int], lost: Table | None = None) -> Table:
-    """Off the diagonal one row per (person, step, origin), that of the smallest priority.
+def once_per_side(contributions: Table, *, columns: Sequence[int], between: Table | None = None) -> Table:
+    """Off the diagonal one row per (person, step, origin), that of the smallest priority; on it every row.
 
     There is one per (person, step, destination) before already; so sums of cells count a person once.
 
     Args:
         contributions: One row per (person, step, destination).
         columns: The destination that each origin is.
-        lost: `lost_sides` of the same table, where the caller keeps them.
+        between: `sides_between` of the same table, where the caller keeps it.
     """
-    lost = lost_sides(contributions, columns=columns) if lost is None else lost
-    return contributions.anti_join(lost, [*person_columns(contributions), "priority"])
+    between = sides_between(contributions, columns=columns) if between is None else between
+    return contributions.filter(on_diagonal(contributions, columns)).union(between)
 
 
 def person_limits(contributions: Table, *, k: int, used: Table | None = None) -> Table:

@@ -21,6 +21,7 @@ from ibis.expr.types import Table
 
 from dhgsil.queries.rules import QueryRules
 from protocol.errors import DataError
+from tables.smallest import smallest_by
 
 ROUNDING = 1e-6
 """Parts of one query that is counted in weights add up to 1 but for rounding."""
@@ -63,7 +64,7 @@ def contributions(staged: Table, rules: QueryRules, *, bots: Table | None = None
     people = staged.anti_join(bots, [*person, "day"])
     weight = {"weight": _.weight.max()} if "weight" in staged.columns else {}
     merged = people.group_by([*person, "step", "destination"])
-    return merged.agg(origin=_.origin.argmin(_.priority), priority=_.priority.min(), **weight)
+    return merged.agg(origin=smallest_by(people.origin, people.priority), priority=_.priority.min(), **weight)
 
 
 def cell_counts(contributions: Table) -> Table:
