@@ -40,7 +40,7 @@ from tables.sources import open_source
 
 __all__ = ["Bounds", "QueryCounts", "count_job_queries", "count_queries"]
 
-BUCKETS = 32
+BUCKETS, BUCKET_ROWS = 32, 2_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +111,7 @@ def count_job_queries(
     plain: bool,
     workdir: Path,
     engine: Engine,
-    buckets: int = BUCKETS,
+    buckets: int | None = None,
     used: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> QueryCounts:
@@ -126,7 +126,7 @@ def count_job_queries(
         bounds, plain, used: See `count_queries`.
         workdir: Staged files lie here meanwhile, about 20 bytes a row.
         engine: Runs the relational part.
-        buckets: Into how many parts persons are hashed; more take less memory.
+        buckets: Into how many parts persons are hashed; more take less memory. By default as many as the rows need.
         progress: Called with the rows read so far, then with the staged rows counted so far.
 
     Raises:
@@ -137,8 +137,9 @@ def count_job_queries(
     _check_asked(rules, bounds, plain=plain)
     keys = KeyedHash(secret)
     with working_folder(workdir) as folder:
+        rows = open_source(source.queries, base=base, engine=engine)
         staged = ingest(
-            open_source(source.queries, base=base, engine=engine),
+            rows,
             source,
             calendar=calendar,
             cities=cities,
@@ -147,7 +148,7 @@ def count_job_queries(
             rules=rules,
             keys=keys,
             out=folder / "staged",
-            buckets=buckets,
+            buckets=_buckets(rows.rows) if buckets is None else buckets,
             base=base,
             progress=progress,
         )
@@ -207,6 +208,11 @@ def count_queries(
         balance.add(step)
     balance.check()
     return QueryCounts(tally.bounded(), tally.plain, balance)
+
+
+def _buckets(rows: int | None) -> int:
+    """Buckets of a size that memory holds well, and few, as each costs some queries of its own."""
+    return BUCKETS if rows is None else min(BUCKETS, 1 + rows // BUCKET_ROWS)
 
 
 def _check_asked(rules: QueryRules, bounds: Bounds | None, *, plain: bool) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from clients.private_files import new_secret
-from clients.query_counts import BUCKETS, Bounds, QueryCounts, count_job_queries
+from clients.query_counts import Bounds, QueryCounts, count_job_queries
 from clients.working_folder import working_folder
 from dhgsil.index import suppress_small_cells
 from dhgsil.queries.cities import CityList, read_cities
@@ -38,7 +38,6 @@ from tables.engine import Engine
 
 CITIES_FILE, KEYWORDS_FILE, SOURCE_FILE = "cities.csv", "keywords.toml", "queries.toml"
 SECRET_FILE = "queries.secret"  # noqa: S105 -- the name of a file
-BUCKET_ROWS = 2_000_000
 COUNTING = "counting job queries"
 _COUNTRY = "CN"
 
@@ -61,6 +60,11 @@ class QueryRecords:
             raise PlanError(
                 'data.queries.rules.several_cities = "weights" makes parts of counts, which the noise for whole '
                 'counts does not hide; set "choose", or leave out [privacy]'
+            )
+        if plan.privacy is not None and plan.privacy.score_against == "truth" and data.world is None:
+            raise PlanError(
+                'privacy.score_against = "truth" publishes errors measured on raw counts, which no holder of real '
+                'queries can allow; set score_against = "released", or leave out [privacy] on data of your own'
             )
         self._folder, self._world = folder, None
         if data.world is not None:
@@ -187,14 +191,8 @@ class QueryRecords:
                 keywords=self._keywords, rules=self._section.rules, secret=self._secret(name, own),
                 bounds=Bounds(privacy.contributions) if privacy is not None and self._private else None,
                 plain=privacy is None or not self._private or privacy.score_against == "truth",
-                workdir=work, engine=engine, buckets=self._buckets(),
+                workdir=work, engine=engine,
             )  # fmt: skip
-
-    def _buckets(self) -> int:
-        """Parts that persons are hashed into: of a size that memory holds well, and few, as each costs some queries."""
-        if self._world is None:
-            return BUCKETS
-        return min(BUCKETS, 1 + self._world.config.queries // (len(self._plan.federation.holders) * BUCKET_ROWS))
 
     def _secret(self, name: str, own: Path) -> bytes:
         """What pseudonyms and choices are keyed with: the holder's, or made of the seed where people are made up."""

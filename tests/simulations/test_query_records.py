@@ -136,6 +136,7 @@ def test_bounded_counts_never_exceed_the_plain_ones(tmp_path: Path) -> None:
     [
         ({"data.world": None}, "data.start and data.end"),
         ({"data.world": {**WORLD, "step": "day"}}, "set one of them"),
+        ({"data.world": None, "data.start": "2019-01-07", "data.end": "2020-03-01"}, "errors measured on raw counts"),
         ({"data.queries": {"rules": {"several_cities": "weights"}}}, "makes parts of counts"),
         ({"data.queries": {"rules": {"several": 1}}}, "unknown key"),
         ({"data.queries": {"zone": "Asia/Shanghai"}, "data.source": "synthetic"}, "raw queries"),
@@ -150,17 +151,19 @@ def test_bad_input_is_refused_before_anything_is_written(changes: dict[str, Any]
 
 def test_rows_of_a_folder_need_the_folder_and_a_description_each(tmp_path: Path) -> None:
     dates = {"data.world": None, "data.start": "2019-01-07", "data.end": "2020-03-01"}
+    dates["privacy.score_against"] = "released"
     with pytest.raises(PlanError, match="--data DIR"):
         records_of(query_plan(dates))
     (tmp_path / "cities.csv").write_text(
         "code,name,lat,lon\n" + "".join(f"C00{n},City {n},30,{100 + n}\n" for n in range(1, 9)), encoding="utf-8"
     )
     with pytest.raises(DataError, match=r"queries\.toml"):
-        records_of(query_plan(dates, private=False), tmp_path)
+        records_of(query_plan(dates), tmp_path)
 
 
 def test_another_description_of_the_rows_is_another_release(tmp_path: Path) -> None:
     dates = {"data.world": None, "data.start": "2019-01-07", "data.end": "2020-03-01"}
+    dates["privacy.score_against"] = "released"
     plan = query_plan(dates)
     (tmp_path / "cities.csv").write_text(
         "code,name,lat,lon\n" + "".join(f"C00{n},City {n},30,{100 + n}\n" for n in range(1, 9)), encoding="utf-8"
