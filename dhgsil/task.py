@@ -62,7 +62,7 @@ class SplitDates(FrozenConfig):
 
 
 class QuerySection(FrozenConfig):
-    """``[data.queries]``: the days and rules by which raw job queries become counts. Public, the same for all holders."""
+    """``[data.queries]``: days and rules by which raw job queries become counts. Public, the same for all holders."""
 
     step: Step = "week"
     zone: str = Field(default="Asia/Shanghai", description="where a day begins and ends")
