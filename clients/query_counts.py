@@ -26,7 +26,6 @@ from clients.query_tally import Bounds, QueryTally
 from clients.working_folder import working_folder
 from dhgsil.queries.balance import Balance
 from dhgsil.queries.cities import CityList
-from dhgsil.queries.counting import hide_small_cells
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.keywords import Keywords
 from dhgsil.queries.rules import QueryCalendar, QueryRules
@@ -82,19 +81,6 @@ class QueryCounts:
         if self.plain is None:
             raise DataError("plain counts were not made", way_out="count with plain = True")
         return self.plain
-
-    def without_small_cells(self, rules: QueryRules) -> np.ndarray:
-        """Plain counts with the small-cell rule, for a publication without noise.
-
-        Raises:
-            PrivacyParameterError: the counts were made with bounds, so for noise, which the rule must come after.
-        """
-        if self.bounded is not None:
-            raise PrivacyParameterError(
-                "the small-cell rule on counts that get noise lets one person move a cell by the threshold; apply it "
-                "after the noise"
-            )
-        return hide_small_cells(self.plain_counts, rules)
 
 
 def count_job_queries(

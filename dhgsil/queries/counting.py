@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from ibis import _
 from ibis.expr.types import Table
 
 from dhgsil.queries.rules import QueryRules
-from protocol.errors import DataError
 from tables.smallest import smallest_by
 
 ROUNDING = 1e-6
@@ -76,22 +74,3 @@ def cell_counts(contributions: Table) -> Table:
 def rows_of(table: Any) -> Any:
     """The number of rows of a table that has a column `rows` of them; 0 for an empty table."""
     return table.rows.sum().coalesce(0)
-
-
-def hide_small_cells(counts: np.ndarray, rules: QueryRules) -> np.ndarray:
-    """Counts with 0 where they are below `rules.small_cell_threshold`; for counts that get no noise.
-
-    Never for counts that will: a count that goes from 4 to 5 would go from 0 to 5, so that one person moves a cell by
-    the threshold instead of by 1. There the rule comes after the noise.
-
-    Shapes: (T, R, N) -> (T, R, N), the same dtype.
-
-    Raises:
-        DataError: not an array of plain counts.
-    """
-    if not isinstance(counts, np.ndarray):
-        raise DataError(
-            f"small cells are hidden in plain counts, not in {type(counts).__name__}",
-            way_out="release bounded counts with noise first, and apply the threshold to what comes out",
-        )
-    return np.where(counts < rules.small_cell_threshold, counts.dtype.type(0), counts)

@@ -21,7 +21,6 @@ from clients.query_counts import Bounds, QueryCounts, count_job_queries, count_q
 from clients.working_folder import working_folder
 from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
-from dhgsil.queries.counting import hide_small_cells
 from dhgsil.queries.keywords import builtin_keywords
 from dhgsil.queries.rules import QueryCalendar, QueryRules
 from dhgsil.queries.source import QuerySource
@@ -279,18 +278,14 @@ def test_weights_add_up_the_largest_of_each_person(engine: Engine, tmp_path: Pat
         counted(rows, world, engine, tmp_path / "other", weights=True, bounds=Bounds(1))
 
 
-def test_the_small_cell_rule_is_for_plain_counts_alone(engine: Engine, tmp_path: Path) -> None:
+def test_counts_that_were_not_asked_for_are_not_there(engine: Engine, tmp_path: Path) -> None:
     world = World(1, "day", 3, (0, 1))
     rows = [Row(person, 0, 0, 1) for person in range(5)] + [Row(person, 0, 0, 2) for person in range(10, 14)]
-    rules = QueryRules(small_cell_threshold=5)
     plain = counted(rows, world, engine, tmp_path / "a", plain=True)
     assert plain.plain_counts[0, 0].tolist() == [0, 5, 4]
-    assert plain.without_small_cells(rules)[0, 0].tolist() == [0, 5, 0]
-    both = counted(rows, world, engine, tmp_path / "b", plain=True, bounds=Bounds(1))
-    with pytest.raises(PrivacyParameterError, match="after the noise"):
-        both.without_small_cells(rules)
+    bounded = counted(rows, world, engine, tmp_path / "b", bounds=Bounds(1))
     with pytest.raises(DataError, match="plain"):
-        hide_small_cells(both.bounded_counts, rules)  # type: ignore[arg-type]
+        _ = bounded.plain_counts
     with pytest.raises(PrivacyParameterError, match="bounded by nothing"):
         _ = plain.bounded_counts
     with pytest.raises(PrivacyParameterError, match="one of them"):

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import ibis
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from dhgsil.queries.counting import bot_days, cell_counts, contributions, hide_small_cells, rows_of
+from dhgsil.queries.counting import bot_days, cell_counts, contributions, rows_of
 from dhgsil.queries.rules import QueryRules
-from protocol.errors import DataError
 
 RULES = QueryRules(bot_queries_per_day=2)
 COLUMNS = ("person", "day", "step", "origin", "destination", "priority")
@@ -62,16 +60,6 @@ def test_cells_are_persons_or_sums_of_weights(engine: Any) -> None:
     assert found(engine, cell_counts(table(*rows, names=columns))) == {(0, 3, 7, 2), (1, 3, 7, 1)}
     weighted = [(*row, 0.25) for row in rows]
     assert found(engine, cell_counts(table(*weighted, names=(*columns, "weight")))) == {(0, 3, 7, 0.5), (1, 3, 7, 0.25)}
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_small_cells_are_hidden_at_the_threshold(dtype: Any) -> None:
-    counts = np.array([0, 4, 5, 6], dtype)
-    hidden = hide_small_cells(counts, QueryRules(small_cell_threshold=5))
-    assert hidden.tolist() == [0, 0, 5, 6]
-    assert hidden.dtype == dtype
-    with pytest.raises(DataError, match="noise first"):
-        hide_small_cells([4], QueryRules())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dialect", ["pyspark", "trino", "clickhouse", "bigquery"])
