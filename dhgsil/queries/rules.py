@@ -23,7 +23,7 @@ Language = Literal["zh", "en"]
 
 
 class QueryRules(FrozenConfig):
-    """The rules by which raw queries become counts; the defaults are those of the published pipeline.
+    """The rules by which raw queries become counts. The defaults are our choice: of the paper's only an outline is known.
 
     A query that may mean several cities (it names them, or a province with ``province_only = "spread"``) counts once,
     whole, its city chosen by keyed hash. With ``several_cities = "weights"`` it counts in part in each: for counts
