@@ -23,7 +23,7 @@ Language = Literal["zh", "en"]
 
 
 class QueryRules(FrozenConfig):
-    """The rules by which raw queries become counts. The defaults are our choice: of the paper's only an outline is known.
+    """The rules by which raw queries become counts. The defaults are our choice: the paper is known in outline only.
 
     A query that may mean several cities (it names them, or a province with ``province_only = "spread"``) counts once,
     whole, its city chosen by keyed hash. With ``several_cities = "weights"`` it counts in part in each: for counts
