@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from privacy.ledger_file import sync_folder
 from protocol.errors import LedgerError
 
 SECRET_BYTES = 32
@@ -64,15 +65,6 @@ def only_process(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def sync_folder(path: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _write_new(path: Path, content: bytes) -> None:

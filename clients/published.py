@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.holder_config import HolderSettings
-from clients.private_files import sync_folder
 from clients.public_inputs import PublicInputs
 from clients.release_store import ReleaseStore, ServedStep
+from privacy.ledger_file import sync_folder
 from privacy.plan import CountReleasePlan
 from privacy.release import CELLS, NoisyCounts
 

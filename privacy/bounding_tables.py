@@ -41,15 +41,10 @@ from ibis.expr.types import Table
 
 from privacy.bounding import other_order
 from protocol.errors import PrivacyParameterError
-from tables.smallest import smallest_by
+from tables.groups import person_columns, smallest_by
 
 NOTHING = -1
 """A limit below every priority: nothing of that person stays."""
-
-
-def person_columns(table: Table) -> list[str]:
-    """The columns that name a person: a table of a single bucket may leave that column out."""
-    return [name for name in ("bucket", "person") if name in table.columns]
 
 
 def on_diagonal(contributions: Any, columns: Sequence[int]) -> Any:

@@ -195,9 +195,9 @@ def create_folder(path: Path, line: bytes, head: bytes) -> None:
             (draft / "served").mkdir(mode=0o700)
             for name, content in (("ledger.lock", b""), ("ledger.jsonl", line), ("ledger.head", head)):
                 _write_new(draft / name, content)
-            _sync_folder(draft)
+            sync_folder(draft)
             draft.rename(path)  # fails if there is anything but an empty folder
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             _remove_draft(draft)
 
@@ -230,7 +230,7 @@ def _replace(path: Path, content: bytes) -> None:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -248,7 +248,8 @@ def _write_all(file: int, content: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

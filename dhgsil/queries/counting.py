@@ -19,15 +19,10 @@ from ibis import _
 from ibis.expr.types import Table
 
 from dhgsil.queries.rules import QueryRules
-from tables.smallest import smallest_by
+from tables.groups import person_columns, smallest_by
 
 ROUNDING = 1e-6
 """Parts of one query that is counted in weights add up to 1 but for rounding."""
-
-
-def person_columns(table: Table) -> list[str]:
-    """The columns that name a person."""
-    return [name for name in ("bucket", "person") if name in table.columns]
 
 
 def bot_days(staged: Table, rules: QueryRules) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tables.smallest import smallest_by
+from tables.groups import smallest_by
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The value of the row with the smallest key of its group, by the fastest way that an engine of Ibis has."""
+"""Groups of staged rows: what names a person, and the value of the row with the smallest key of its group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import ibis
 from ibis.common.exceptions import IbisError
 
 HAVE_MIN_BY = ("duckdb", "pyspark")
+
+
+def person_columns(table: Any) -> list[str]:
+    """The columns of a staged table that name a person: one of a single bucket may leave that column out."""
+    return [name for name in ("bucket", "person") if name in table.columns]
 
 
 def smallest_by(value: Any, key: Any) -> Any:
