@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tables.sources import RowSource, open_source
-
 from clients.holder_config import HolderSettings
 from tables.engine import Engine
+from tables.sources import RowSource, open_source
 
 
 def opened_engine(backend: str | None, folder: Path) -> Engine:
