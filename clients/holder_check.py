@@ -20,7 +20,6 @@ from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs, read_public_inputs
 from clients.release_store import CAMPAIGN, ReleaseStore
 from clients.stages import Stages, Unheard, stage
-from dhgsil.queries.balance import Balance
 from dhgsil.queries.columns import indices_of_codes, is_missing, plain
 from dhgsil.queries.destinations import Place
 from dhgsil.queries.ingest import ingest
@@ -31,6 +30,7 @@ from privacy.campaign import campaign_events
 from privacy.ledger import verify_ledger
 from privacy.plan import CountReleasePlan
 from protocol.errors import DataError, MigrafedError
+from tables.balance import Balance
 from tables.checks import Finding, check_schema
 from tables.keyed_hash import KeyedHash
 from tables.sources import BATCH_ROWS, RowSource

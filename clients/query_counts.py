@@ -24,7 +24,6 @@ from ibis.expr.types import Table
 
 from clients.query_tally import Bounds, QueryTally
 from clients.working_folder import working_folder
-from dhgsil.queries.balance import Balance
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.keywords import Keywords
@@ -33,6 +32,7 @@ from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import Staged
 from privacy.bounding import BoundedCounts
 from protocol.errors import DataError, PrivacyParameterError
+from tables.balance import Balance
 from tables.engine import Engine
 from tables.keyed_hash import KeyedHash
 from tables.sources import open_source

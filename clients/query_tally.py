@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from ibis.expr.types import Table
 
-from dhgsil.queries.balance import StepCount
 from dhgsil.queries.counting import bot_days, cell_counts, contributions, rows_of
 from dhgsil.queries.rules import QueryRules
 from privacy.bounding import BoundedCounts
 from privacy.bounding_tables import keep_k, once_per_side, outflow_counts, person_limits, sides_between
 from protocol.errors import DataError, PrivacyParameterError
+from tables.balance import StepCount
 from tables.engine import Engine
 
 BATCH_ROWS = 1 << 20

@@ -35,11 +35,11 @@ from clients.published import publish
 from clients.release_store import CAMPAIGN, ReleaseStore, ServedStep, served_steps, step_request
 from clients.stages import Stages, Unheard, stage
 from clients.step_counts import StagedSteps, stage_steps
-from dhgsil.queries.balance import Balance
 from privacy.plan import CountReleasePlan
 from privacy.randomness import SecureStream
 from privacy.release import release_counts
 from protocol.errors import DataError, LedgerError, PlanError
+from tables.balance import Balance
 from tables.engine import Engine
 from tables.keyed_hash import KeyedHash
 from tables.sources import RowSource

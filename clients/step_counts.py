@@ -23,7 +23,6 @@ from ibis.expr.types import Table
 from clients.contribution_book import KEPT, used_in
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs
-from dhgsil.queries.balance import Balance
 from dhgsil.queries.counting import bot_days, cell_counts, contributions
 from dhgsil.queries.reading import QueryReader
 from dhgsil.queries.reasons import READ_REASONS, ReadStatus
@@ -31,6 +30,7 @@ from dhgsil.queries.rules import QueryCalendar, QueryRules
 from privacy.bounding import BoundedCounts
 from privacy.bounding_tables import keep_k, once_per_side
 from protocol.errors import DataError
+from tables.balance import Balance
 from tables.buckets import BucketWriter
 from tables.checks import check_schema, refuse_failed
 from tables.engine import Engine

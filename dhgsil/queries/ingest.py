@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dhgsil.queries.balance import Balance
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.keywords import Keywords
 from dhgsil.queries.reading import QueryReader
@@ -16,6 +15,7 @@ from dhgsil.queries.rules import QueryCalendar, QueryRules
 from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import Staged, size_of
 from protocol.errors import DataError
+from tables.balance import Balance
 from tables.buckets import BucketWriter
 from tables.checks import check_schema, refuse_failed
 from tables.keyed_hash import KeyedHash

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.choice import Candidates, chosen
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.columns import MISSING, UNKNOWN, indices_of_codes, is_missing, plain
@@ -41,6 +40,7 @@ from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import staged_schema
 from dhgsil.queries.texts import TextReader
 from protocol.errors import DataError
+from tables.balance import Balance, StepCount
 from tables.keyed_hash import KeyedHash
 from tables.times import local_days
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dhgsil.queries.balance import Balance
+from tables.balance import Balance
 
 
 @dataclass(frozen=True)

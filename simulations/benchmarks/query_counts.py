@@ -37,12 +37,12 @@ import numpy as np
 from ibis.expr.types import Table
 
 from clients.query_counts import Bounds, count_queries
-from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.rules import QueryCalendar, QueryRules
 from dhgsil.queries.staging import Staged, size_of, staged_schema
 from dhgsil.regions import Regions
 from simulations.benchmarks.timing import print_table
+from tables.balance import Balance, StepCount
 from tables.buckets import BucketWriter
 from tables.engine import Engine, Limits
 from tables.keyed_hash import KeyedHash

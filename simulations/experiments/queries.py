@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from clients.query_counts import QueryCounts
-from dhgsil.queries.balance import Balance
 from privacy.release import release_counts
 from simulations.experiments import query_bias as bias
 from simulations.experiments.query_attraction import (
@@ -46,6 +45,7 @@ from simulations.experiments.query_staging import POOLED, Setting, StagedWorld, 
 from simulations.experiments.query_tables import tables
 from simulations.run_tables import write_whole
 from simulations.worlds.od_counts import Shock
+from tables.balance import Balance
 
 Case = Mapping[str, Any]
 Figures = Mapping[str, Any]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients.query_counts import Bounds, QueryCounts, count_queries
-from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.keywords import builtin_keywords
 from dhgsil.queries.rules import QueryRules
@@ -25,6 +24,7 @@ from dhgsil.queries.staging import Staged
 from protocol.plan import parse_config, read_toml
 from simulations.worlds.job_queries import JobQueryWorld, QueryWorld, make_query_world, split_cities, write_queries
 from simulations.worlds.query_truth import WrittenTruth, read_truth
+from tables.balance import Balance, StepCount
 from tables.engine import Engine, Limits
 from tables.keyed_hash import KeyedHash
 from tables.sources import open_source

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from clients.query_counts import Bounds, QueryCounts, count_job_queries, count_queries
 from clients.working_folder import working_folder
-from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.keywords import builtin_keywords
 from dhgsil.queries.rules import QueryCalendar, QueryRules
@@ -28,6 +27,7 @@ from dhgsil.queries.staging import Staged, size_of, staged_schema
 from dhgsil.regions import Regions
 from privacy.bounding import CountGrid, bound_contributions
 from protocol.errors import DataError, EngineError, PrivacyParameterError
+from tables.balance import Balance, StepCount
 from tables.buckets import BucketWriter
 from tables.engine import Engine, Limits
 from tables.keyed_hash import KeyedHash

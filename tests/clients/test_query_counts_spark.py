@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from clients.query_counts import Bounds, QueryCounts, count_queries
-from dhgsil.queries.balance import Balance, StepCount
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.rules import QueryCalendar, QueryRules
 from dhgsil.queries.staging import Staged, size_of, staged_schema
 from dhgsil.regions import Regions
+from tables.balance import Balance, StepCount
 from tables.buckets import BucketWriter
 from tables.engine import Engine, Limits
 from tables.keyed_hash import KeyedHash

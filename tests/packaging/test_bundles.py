@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"protocol", "tables", "dhgsil", "privacy", "clients", "server", "simulations", "migrafed"}
+PACKAGES = {"protocol", "tables", "dhgsil", "integration", "privacy", "clients", "server", "simulations", "migrafed"}
 
 
 @pytest.fixture(scope="module")

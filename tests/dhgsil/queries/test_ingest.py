@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from dhgsil.queries.balance import Balance
 from dhgsil.queries.cities import CityList
 from dhgsil.queries.ingest import ingest
 from dhgsil.queries.keywords import Keywords
@@ -29,6 +28,7 @@ from dhgsil.queries.source import QuerySource
 from dhgsil.queries.staging import Staged
 from dhgsil.regions import Regions
 from protocol.errors import DataError
+from tables.balance import Balance
 from tables.keyed_hash import KeyedHash
 
 CODES = ("C0", "C1", "C2", "C3")

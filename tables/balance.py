@@ -17,9 +17,10 @@ from protocol.errors import DataError
 
 @dataclass(frozen=True)
 class StepCount:
-    """One step: `rows_in`, rows dropped by reason, rows `merged` into others, rows `split_off` (one query, more rows).
+    """One step: `rows_in`, rows dropped by reason, rows `merged` into others, rows `split_off` (one row, more rows).
 
-    `split_off` is other than 0 only where a query that names several cities is counted in weights.
+    `split_off` is other than 0 where a row becomes several: a query in weights that names several cities, or a call
+    with its two parties.
 
     Raises:
         DataError: a count is negative, or more rows leave than came in.
@@ -126,7 +127,7 @@ class Balance:
         lines.append(f"{'rows read':<34}{self.rows_in:>{width},}  {_share(self.rows_in, self.rows_in)}")
         for step in self.steps:
             gone = [*((reason, -rows) for reason, rows in step.dropped.items()), ("merged", -step.merged)]
-            for reason, rows in [*gone, ("more rows: a query names several cities", step.split_off)]:
+            for reason, rows in [*gone, ("split off", step.split_off)]:
                 if rows:
                     lines.append(f"{'  ' + reason:<34}{rows:>{width},}  {_share(abs(rows), self.rows_in)}")
             lines.append(f"{'after ' + step.name:<34}{step.rows_out:>{width},}  {_share(step.rows_out, self.rows_in)}")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dhgsil.queries.balance import Balance, StepCount
 from protocol.errors import DataError
+from tables.balance import Balance, StepCount
 
 REASONS = ("no user", "no time", "outside the period")
 
