@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.correspondence import Correspondence
 from clients.custody import Custody
 from clients.private_rounds import pack_round, reserve_training, serve_round
 from clients.private_training import train_round_privately
@@ -22,8 +23,11 @@ from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
 from protocol.errors import PlanError, ProtocolError, RefusedError
 from protocol.messages import (
+    HELLO,
     READY,
     EvaluateReply,
+    ExchangeReply,
+    ExchangeRequest,
     Header,
     LedgerHead,
     RoundRequest,
@@ -59,6 +63,8 @@ class HolderAgent:
         custody: Policy and ledger of the holder, if its people are protected: then `tables` were released by it, or
             every training step is (`plan.trains_privately`).
         mechanism: The noise of every training step, for a plan that trains privately.
+        letters: What it sends to other holders and makes of their mail; without, it takes part in no exchange. The
+            tables it trains on are then those that `letters` make.
 
     Raises:
         PlanError: the plan trains privately and there is no custody or no mechanism.
@@ -74,12 +80,13 @@ class HolderAgent:
         *,
         custody: Custody | None = None,
         mechanism: DPSGDPlan | None = None,
+        letters: Correspondence | None = None,
     ) -> None:
         if plan.trains_privately and (custody is None or mechanism is None):
             raise PlanError(f"holder '{name}' cannot train privately without a ledger and a mechanism; give it both")
         self.name, self.task, self.plan = name, task, plan
-        self._custody, self._mechanism = custody, mechanism
-        self._tables, self._shares = tables, shares
+        self._custody, self._mechanism, self._letters = custody, mechanism, letters
+        self._given_tables, self._shares = tables, shares
         self._plan_hash = plan.digest()
         self._sessions: dict[str, Session] = {}
 
@@ -99,6 +106,26 @@ class HolderAgent:
             )
         arrays = self.task.statistics(request.phase, self._tables, self.plan, share, request.totals)
         return StatisticsReply(arrays=dict(arrays), num_examples=1, ledger=self._head())
+
+    def exchange(self, request: ExchangeRequest) -> ExchangeReply:
+        """Send to other holders, or take in what they sent; asked again, it sends the same to the same price.
+
+        Raises:
+            ProtocolError: a message of another plan or stage, an unknown phase, or mail that cannot be believed.
+            RefusedError: the holder's policy or its ledger does not allow it.
+        """
+        self._share_of(request.header)
+        self._check_witnesses(request.witnesses)
+        if request.phase == HELLO:
+            return ExchangeReply(holder=self.name, ledger=self._head())
+        if self._letters is None:
+            raise ProtocolError(f"holder '{self.name}' takes part in no exchange; leave it out of the plan")
+        outbox: dict[str, bytes] = {}
+        if request.inbox is None:
+            outbox = self._letters.write(request.header, request.phase)
+        else:
+            self._letters.read(request.header, request.phase, request.inbox)
+        return ExchangeReply(holder=self.name, outbox=outbox, ledger=self._head())
 
     def train(self, request: RoundRequest) -> TrainReply:
         """Local steps of one round from the given shared weights; with a mechanism, every step is noised."""
@@ -175,6 +202,10 @@ class HolderAgent:
                     session.model.get_parameter(name).copy_(values)
             raise
         return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=None, ledger=custody.head())
+
+    @property
+    def _tables(self) -> Any:
+        return self._given_tables if self._letters is None else self._letters.tables()
 
     def _head(self) -> LedgerHead | None:
         return None if self._custody is None else self._custody.head()

@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.agent import HolderAgent
-from protocol.messages import RoundRequest, StatisticsRequest
+from protocol.messages import EXCHANGE, ExchangeRequest, RoundRequest, StatisticsRequest
 
 AgentOf = Callable[[Context], HolderAgent]
 
@@ -23,6 +23,11 @@ def relay(agent_of: AgentOf) -> ClientApp:
     @app.query()
     def query(message: Message, context: Context) -> Message:
         reply = agent_of(context).statistics(StatisticsRequest.from_records(message.content))
+        return Message(content=reply.to_records(), reply_to=message)
+
+    @app.query(EXCHANGE)
+    def exchange(message: Message, context: Context) -> Message:
+        reply = agent_of(context).exchange(ExchangeRequest.from_records(message.content))
         return Message(content=reply.to_records(), reply_to=message)
 
     @app.train()

@@ -3,11 +3,13 @@
 Every record key of the toolkit lives in this file. A message that lacks content, or holds the wrong kind of content,
 is refused with a `ProtocolError` before anybody acts on it.
 
-Flower message types used: ``query`` for federated statistics, ``train`` and ``evaluate`` for rounds.
+Flower message types used: ``query`` for federated statistics, ``query.exchange`` for what holders send each other,
+``train`` and ``evaluate`` for rounds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,10 @@ ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 WEIGHT = "num-examples"
 ROUND, PROXIMAL_MU = "server-round", "proximal-mu"  # the names Flower's strategies use
 WITNESSES, LEDGER = "witnesses", "ledger"
+EXCHANGE = "exchange"
+"""Action of the query messages that carry what holders send each other."""
+HELLO = "hello"
+"""Phase of an exchange that asks for nothing but the holder's name."""
 READY = "ready"
 """Phase that ends the federated statistics: it brings the last totals and asks for no contribution."""
 
@@ -192,6 +198,64 @@ class EvaluateReply:
         return cls(num_examples=_count(metrics, WEIGHT, least=1), error=float(_number(metrics, "error")))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExchangeRequest:
+    """Asks a holder what it sends to the others in `phase`, or brings what they sent to it.
+
+    `inbox` None asks for an outbox; else it has what each sender sent, and the answer's outbox is empty. Parcels are
+    bytes that the coordinator cannot read (`privacy.sealed`); digests in the message show damage, the seals forgery.
+    """
+
+    header: Header
+    phase: str
+    inbox: dict[str, bytes] | None = None
+    witnesses: Witnesses = ()
+
+    def to_records(self) -> RecordDict:
+        config = ConfigRecord({**_header(self.header), "phase": self.phase, WITNESSES: _to_text(self.witnesses)})
+        config["delivers"] = self.inbox is not None
+        return RecordDict({**_parcel_record(self.inbox or {}, config), CONFIG: config})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> ExchangeRequest:
+        config = _config(records)
+        if not isinstance(delivers := config.get("delivers"), bool):
+            raise ProtocolError("message lacks the answer 'delivers'; both sides must run the same protocol version")
+        parcels = _parcels(records, config)
+        if parcels and not delivers:
+            raise ProtocolError("a message that asks for an outbox brings parcels too; send them on their own")
+        return cls(
+            header=_read_header(config),
+            phase=_text(config, "phase"),
+            inbox=parcels if delivers else None,
+            witnesses=_read_witnesses(config),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeReply:
+    """What a holder sends to others in one phase, one parcel for each recipient."""
+
+    holder: str
+    outbox: dict[str, bytes] = field(default_factory=dict)
+    ledger: LedgerHead | None = None
+
+    def to_records(self) -> RecordDict:
+        config = ConfigRecord({"holder": self.holder})
+        parcels = _parcel_record(self.outbox, config)
+        return RecordDict({**parcels, CONFIG: config, **_ledger_record(self.ledger)})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> ExchangeReply:
+        config = _config(records)
+        reply = cls(
+            holder=_text(config, "holder"), outbox=_parcels(records, config), ledger=_read_ledger(records)
+        )  # fmt: skip
+        if reply.holder in reply.outbox:
+            raise ProtocolError(f"holder '{reply.holder}' sends a parcel to itself; it must keep what is its own")
+        return reply
+
+
 def to_array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Named arrays as a Flower record."""
     return ArrayRecord({name: _to_array(np.asarray(value, order="C")) for name, value in arrays.items()})
@@ -260,6 +324,26 @@ def _ledger_head(holder: object, length: object, head: object) -> LedgerHead:
             "a ledger head must be a holder, a length and a hash; both sides must run the same protocol version"
         )
     return LedgerHead(holder=holder, length=length, head=head)
+
+
+def _parcel_record(parcels: Mapping[str, bytes], config: ConfigRecord) -> dict[str, ArrayRecord]:
+    """Parcels as arrays of bytes; their digests go into the config."""
+    config["digests"] = json.dumps({name: hashlib.sha256(parcel).hexdigest() for name, parcel in parcels.items()})
+    return {ARRAYS: to_array_record({name: np.frombuffer(parcel, np.uint8) for name, parcel in parcels.items()})}
+
+
+def _parcels(records: RecordDict, config: ConfigRecord) -> dict[str, bytes]:
+    arrays = _arrays(records)
+    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
+        raise ProtocolError(f"parcels {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
+    parcels = {name: value.tobytes() for name, value in arrays.items()}
+    try:
+        stated = json.loads(_text(config, "digests"))
+    except ValueError:
+        stated = None
+    if stated != {name: hashlib.sha256(parcel).hexdigest() for name, parcel in parcels.items()}:
+        raise ProtocolError("parcels differ from their digests: cut short, changed or lost on the way; send them again")
+    return parcels
 
 
 def _arrays(records: RecordDict) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS rounds (
 CREATE TABLE IF NOT EXISTS holder_states (
     stage TEXT, holder TEXT, state BLOB NOT NULL, PRIMARY KEY (stage, holder)) STRICT;
 CREATE TABLE IF NOT EXISTS witnesses (holder TEXT PRIMARY KEY, length INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS mail (stage TEXT, phase TEXT, parcels BLOB NOT NULL, PRIMARY KEY (stage, phase)) STRICT;
 CREATE TABLE IF NOT EXISTS results (stage TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 """
 
@@ -112,6 +113,23 @@ class Journal:
         """The sums of a stage's federated statistics, None if they were not completed."""
         row = self._db.execute("SELECT arrays FROM totals WHERE stage = ?", (stage,)).fetchone()
         return None if row is None else load(self._opened(row[0]))
+
+    def save_mail(self, stage: str, phase: str, mail: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Store what every holder (sender) sent to every other (recipient) in a phase; all of it or nothing."""
+        parcels = {json.dumps([sender, to]): p for sender, sent in mail.items() for to, p in sent.items()}
+        arrays = {name: np.frombuffer(parcel, np.uint8) for name, parcel in parcels.items()}
+        self._db.execute("INSERT OR REPLACE INTO mail VALUES (?, ?, ?)", (stage, phase, _pack(arrays)))
+
+    def mail(self, stage: str, phase: str) -> dict[str, dict[str, bytes]] | None:
+        """What was sent in a phase, by sender and recipient; None if the phase was not completed."""
+        row = self._db.execute("SELECT parcels FROM mail WHERE stage = ? AND phase = ?", (stage, phase)).fetchone()
+        if row is None:
+            return None
+        mail: dict[str, dict[str, bytes]] = {}
+        for name, parcel in sorted(load(self._opened(row[0])).items()):
+            sender, recipient = json.loads(name)
+            mail.setdefault(sender, {})[recipient] = parcel.tobytes()
+        return mail
 
     def commit_round(
         self,

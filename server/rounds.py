@@ -7,7 +7,7 @@ floating-point sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +17,12 @@ from flwr.serverapp import Grid
 
 from protocol.errors import LedgerError, ProtocolError, TrainingError
 from protocol.messages import (
+    EXCHANGE,
+    HELLO,
     READY,
     EvaluateReply,
+    ExchangeReply,
+    ExchangeRequest,
     Header,
     LedgerHead,
     RoundRequest,
@@ -90,6 +94,7 @@ class Coordinator:
         self._grid, self._task, self._public, self._plan = grid, task, public, plan
         self._run, self._plan_hash, self._journal = run, plan.digest(), journal
         self._holder_states, self._on_round = holder_states, on_round
+        self._names: dict[int, str] = {}
         self._heads = {
             name: LedgerHead(holder=name, length=length, head=head)
             for name, (length, head) in journal.witnesses().items()
@@ -127,6 +132,32 @@ class Coordinator:
             self._on_round(stage, record)
         return self._outcome(stage, totals)
 
+    def sums(self, stage: Stage, phase: str, totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Sums over all holders of their contributions to one phase of statistics; `totals` are those before it.
+
+        Raises:
+            TrainingError: a holder answered with an error, not at all, or with other statistics than the rest.
+        """
+        return add_up(self._query(stage, phase, dict(totals)))
+
+    def exchange(self, stage: Stage, phases: Sequence[str]) -> None:
+        """Relay what holders send each other, phase by phase: ask all, keep the mail in the journal, deliver it.
+
+        A phase whose mail is in the journal is not asked for again: a resumed run delivers the same parcels and nobody
+        pushes twice. Parcels are opaque here; a holder gets those of the others in the order of their names.
+
+        Raises:
+            TrainingError: a holder answered with an error or not at all.
+            ProtocolError: two holders of one name, or a parcel for nobody.
+        """
+        self._exchanged(stage, HELLO)
+        for phase in phases:
+            mail = self._journal.mail(stage.name, phase)
+            if mail is None:
+                mail = self._exchanged(stage, phase)
+                self._journal.save_mail(stage.name, phase, mail)
+            self._exchanged(stage, phase, _by_recipient(mail))
+
     def _totals(self, stage: Stage) -> dict[str, np.ndarray]:
         """Sums of the federated statistics, phase by phase; ends with every holder's dataset prepared."""
         totals = self._journal.totals(stage.name)
@@ -137,6 +168,38 @@ class Coordinator:
             self._journal.save_totals(stage.name, totals)
         self._query(stage, READY, totals)
         return totals
+
+    def _exchanged(
+        self, stage: Stage, phase: str, inboxes: Mapping[str, dict[str, bytes]] | None = None
+    ) -> dict[str, dict[str, bytes]]:
+        """Outboxes by holder; with `inboxes`, which are by holder too, they are delivered and nothing is sent."""
+        nodes = sorted(self._grid.get_node_ids())
+        if not nodes:
+            raise TrainingError(f"stage '{stage.name}' has no holders; start them and resume the run")
+        messages = []
+        for node in nodes:
+            inbox = None if inboxes is None else inboxes.get(self._names[node], {})
+            request = ExchangeRequest(
+                header=self._header(stage), phase=phase, inbox=inbox, witnesses=self._witnesses()
+            )  # fmt: skip
+            kind = f"{MessageType.QUERY}.{EXCHANGE}"
+            messages.append(Message(content=request.to_records(), dst_node_id=node, message_type=kind))
+        answers = {}
+        for message in self._send(messages):
+            answer = answers[message.metadata.src_node_id] = ExchangeReply.from_records(message.content)
+            self._witness(answer.ledger)
+        self._names = {node: answer.holder for node, answer in answers.items()}
+        outboxes = {answer.holder: answer.outbox for answer in answers.values()}
+        if len(outboxes) != len(answers):
+            raise ProtocolError("two holders give the same name; give each a name of its own")
+        wanted = {recipient for outbox in outboxes.values() for recipient in outbox}
+        if odd := sorted(wanted - outboxes.keys()):
+            raise ProtocolError(f"parcels for {odd[:3]}, who do not take part; start these holders or change the plan")
+        if inboxes is not None and wanted:
+            raise ProtocolError(
+                f"phase '{phase}' was answered with parcels to what was delivered; send them when asked"
+            )
+        return dict(sorted(outboxes.items()))
 
     def _query(self, stage: Stage, phase: str, totals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         request = StatisticsRequest(header=self._header(stage), phase=phase, totals=totals, witnesses=self._witnesses())
@@ -232,6 +295,15 @@ class Coordinator:
 
 def _loss(metrics: Mapping[str, Any]) -> float | None:
     return float(metrics["loss"]) if "loss" in metrics else None
+
+
+def _by_recipient(mail: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:
+    """Mail by sender and recipient → by recipient and sender, senders in the order of their names."""
+    inboxes: dict[str, dict[str, bytes]] = {}
+    for sender in sorted(mail):
+        for recipient, parcel in mail[sender].items():
+            inboxes.setdefault(recipient, {})[sender] = parcel
+    return inboxes
 
 
 def add_up(contributions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

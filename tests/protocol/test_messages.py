@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from protocol.messages import (
     LEDGER,
     METRICS,
     EvaluateReply,
+    ExchangeReply,
+    ExchangeRequest,
     Header,
     LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
+    from_array_record,
+    to_array_record,
 )
 
 HEADER = Header(run="tiny-s0", plan_hash="a" * 64, stage="pooled")
@@ -35,6 +40,8 @@ MESSAGES: list[Any] = [
     RoundRequest(header=HEADER, round=3, weights=WEIGHTS, best_round=2, proximal_mu=0.5, witnesses=(HEAD,)),
     TrainReply(weights=WEIGHTS, num_examples=4, loss=0.25, ledger=HEAD),
     EvaluateReply(num_examples=4, error=0.25),
+    ExchangeRequest(header=HEADER, phase="pushes", inbox={"east": b"sealed", "west": b""}, witnesses=(HEAD,)),
+    ExchangeReply(holder="north", outbox={"east": b"sealed"}, ledger=HEAD),
 ]
 OPTIONAL = {"proximal-mu"}
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -47,9 +54,13 @@ finite = hnp.arrays(
 
 def fields_of(message: Any) -> dict[str, Any]:
     return {
-        name: {key: (array.dtype, array.tolist()) for key, array in value.items()} if isinstance(value, dict) else value
+        name: {key: _comparable(item) for key, item in value.items()} if isinstance(value, dict) else value
         for name, value in vars(message).items()
     }
+
+
+def _comparable(value: Any) -> Any:
+    return (value.dtype, value.tolist()) if isinstance(value, np.ndarray) else value
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
@@ -85,6 +96,7 @@ def test_missing_or_wrong_content_is_refused(message: Any, data: st.DataObject) 
             wrong: list[Any] = [float("nan"), float("inf"), -1.5]
             wrong += [b"bytes", True, [1, 2]] if isinstance(record, ConfigRecord) else [[0.5, 1.0]]
             wrong = [value for value in wrong if key not in ("error", "loss") or value != -1.5]
+            wrong = [value for value in wrong if key != "delivers" or value is not True]
             record[key] = data.draw(st.sampled_from(wrong))
     elif name != LEDGER and data.draw(st.booleans()):  # without privacy there is no ledger
         del records[name]
@@ -150,3 +162,61 @@ def test_record_names_are_the_ones_flower_uses() -> None:
     assert set(records.keys()) == {ARRAYS, CONFIG} == {"arrays", "config"}
     assert records[CONFIG]["server-round"] == 3
     assert records[CONFIG]["proximal-mu"] == 0.5
+
+
+def sealed(message: Any, change: Callable[[bytes], bytes]) -> RecordDict:
+    """The message's records, with the first parcel changed on the way."""
+    records = message.to_records()
+    parcels = from_array_record(records[ARRAYS])
+    name = sorted(parcels)[0]
+    parcels[name] = np.frombuffer(change(parcels[name].tobytes()), np.uint8)
+    records[ARRAYS] = to_array_record(parcels)
+    return records
+
+
+PARCELS = [
+    ExchangeRequest(header=HEADER, phase="pushes", inbox={"east": b"sealed parcel"}),
+    ExchangeReply(holder="north", outbox={"east": b"sealed parcel"}),
+]
+
+
+@pytest.mark.parametrize("message", PARCELS, ids=["request", "reply"])
+@given(data=st.data())
+def test_parcels_cut_short_or_changed_are_refused(message: Any, data: st.DataObject) -> None:
+    """A parcel of another length, or with any byte changed, does not pass; nor does one under another name."""
+    length = len(b"sealed parcel")
+    place = data.draw(st.integers(0, length - 1))
+    other = data.draw(st.integers(1, 255))
+
+    def changed(parcel: bytes) -> bytes:
+        return parcel[:place] + bytes([parcel[place] ^ other]) + parcel[place + 1 :]
+
+    for change in (changed, lambda parcel: parcel[:place], lambda parcel: parcel + b"more"):
+        with pytest.raises(ProtocolError, match="cut short, changed or lost"):
+            type(message).from_records(sealed(message, change))
+    records = message.to_records()
+    records[ARRAYS] = to_array_record({"west": np.frombuffer(b"sealed parcel", np.uint8)})
+    with pytest.raises(ProtocolError, match="cut short, changed or lost"):
+        type(message).from_records(records)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.zeros((2, 2), np.uint8), np.zeros(3, np.int64)])
+def test_parcels_that_are_no_bytes_are_refused(value: np.ndarray) -> None:
+    records = PARCELS[0].to_records()
+    records[ARRAYS] = to_array_record({"east": value})
+    with pytest.raises(ProtocolError, match="no rows of bytes"):
+        ExchangeRequest.from_records(records)
+
+
+def test_asking_and_delivering_are_two_messages() -> None:
+    """Nothing delivered is not the same as being asked, and nobody writes to itself."""
+    asked = ExchangeRequest(header=HEADER, phase="pushes")
+    assert ExchangeRequest.from_records(asked.to_records()).inbox is None
+    empty = ExchangeRequest(header=HEADER, phase="pushes", inbox={})
+    assert ExchangeRequest.from_records(empty.to_records()).inbox == {}
+    both = PARCELS[0].to_records()
+    both[CONFIG]["delivers"] = False
+    with pytest.raises(ProtocolError, match="brings parcels too"):
+        ExchangeRequest.from_records(both)
+    with pytest.raises(ProtocolError, match="to itself"):
+        ExchangeReply.from_records(ExchangeReply(holder="north", outbox={"north": b""}).to_records())
