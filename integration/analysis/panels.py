@@ -83,9 +83,15 @@ def columns_of(rows: pd.DataFrame, features: Sequence[str]) -> tuple[Column, ...
 
 
 def group_panels(
-    rows: pd.DataFrame, columns: Sequence[Column], *, panel: Panel, axis: Axis = "week", groups: Sequence[str] = FOCAL
+    rows: pd.DataFrame,
+    columns: Sequence[Column],
+    *,
+    panel: Panel,
+    axis: Axis = "week",
+    groups: Sequence[str] = FOCAL,
+    periods: Sequence[int] | None = None,
 ) -> dict[str, GroupPanel]:
-    """One panel per group that has rows, all with the same periods.
+    """One panel per group that has rows, all with the same periods: those given, or all that the rows have.
 
     In a balanced panel a rarefied column also needs a value in every period: with too few calls in one of them a
     person's mean would come and go with the number of calls, which is what rarefying is to keep out.
@@ -96,7 +102,7 @@ def group_panels(
     used = rows[(rows["week"] >= FIRST_PERIOD[axis]) & rows["group"].isin(list(groups))]
     if used.duplicated(["person", "week"]).any():
         raise DataError("a person has two rows for one period", way_out="give one row per person and period")
-    periods = tuple(sorted(int(week) for week in used["week"].unique()))
+    periods = tuple(sorted(int(week) for week in used["week"].unique())) if periods is None else tuple(periods)
     if len(periods) < 2:
         raise DataError(
             f"rows hold {len(periods)} period(s) after the first week, a trajectory needs at least 2",

@@ -31,10 +31,10 @@ def test_log_odds_are_shares_against_shares() -> None:
     assert tuple(table.columns) == MAP_COLUMNS
     here = table[np.isclose(table["lat"], HERE[0], atol=0.02)].set_index("group")
     share = 600 / 1000
-    assert here.loc["all", ["persons", "log_odds"]].tolist() == pytest.approx([600, np.log(share)])
+    assert list(here.loc["all", ["persons", "log_odds"]]) == pytest.approx([600, np.log(share)])
     for group, persons, total in (("local", 300, 600), ("settled", 300, 360), ("new", 0, 40)):
         wanted = np.log((persons + PRIOR * share) / (total + PRIOR) / share)
-        assert here.loc[group, ["persons", "log_odds"]].tolist() == pytest.approx([persons, wanted])
+        assert list(here.loc[group, ["persons", "log_odds"]]) == pytest.approx([persons, wanted])
 
 
 def test_squares_are_of_the_size_asked_for() -> None:
