@@ -25,7 +25,8 @@ secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,12 +56,16 @@ class StagedCalls:
         weeks: Number of weeks.
         buckets: Number of buckets of each week.
         balance: Rows read, dropped and why; it stays with the holder.
+        noted: Rows that stay and have something odd, by what; "unknown cell", say.
+        by_day: Calls that count on each day of the study; a duplicate counts as often as it was read.
     """
 
     folder: Path
     weeks: int
     buckets: int
     balance: Balance
+    noted: Mapping[str, int] = field(default_factory=dict)
+    by_day: tuple[int, ...] = ()
 
     def week(self, week: int) -> Path:
         """The folder of a week, for `tables.engine.Engine.staged`."""
