@@ -22,14 +22,12 @@ Conventions a writer keeps (beyond the columns in `simulations.run_tables`):
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
@@ -44,18 +42,24 @@ from simulations.run_tables import (
     TableSpec,
     read_table,
     write_table,
-    write_whole,
+)
+from simulations.sealing import (
+    CARD_FILE,
+    DAMAGED,
+    FACTS_FILE,
+    PLAN_FILE,
+    check_seals,
+    read_card,
+    read_facts,
+    require_files,
+    seal,
 )
 
 SCHEMA_VERSION = 1
-FACTS_FILE = "run.json"
 REPORT_FILE = "report.html"
 LOG_FILE = "run.log"
-PLAN_FILE = "plan.lock.toml"
 MODEL_FILE = "model.safetensors"
-CARD_FILE = "card.json"
 _ARROW = "→"
-_DAMAGED = "the run folder is damaged"
 
 
 def model_label(model: str, scope: str, share: str = "", holder: str = "") -> str:
@@ -158,14 +162,10 @@ def write_run(folder: Path, tables: RunTables, facts: RunFacts, card: PrivacyCar
     Raises:
         RunFolderError: a table breaks its rules, or plan or model are not in the folder yet.
     """
-    if missing := [name for name in (PLAN_FILE, MODEL_FILE) if not (folder / name).is_file()]:
-        raise RunFolderError(f"{folder} has no {' and no '.join(missing)}; write them before the run is sealed")
+    require_files(folder, (PLAN_FILE, MODEL_FILE))
     for name, spec in _SPECS.items():
         write_table(folder, getattr(tables, name), spec)
-    write_whole(folder / CARD_FILE, lambda path: path.write_text(card.to_json(), encoding="utf-8", newline="\n"))
-    sealed = facts.model_copy(update={"files": {name: _digest(folder / name) for name in _SEALED}})
-    text = json.dumps(sealed.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    write_whole(folder / FACTS_FILE, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+    seal(folder, facts, card, _SEALED)
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,10 @@ class RunResult(RunTables):
         Raises:
             RunFolderError: the folder is missing, unfinished, damaged, or its tables contradict each other.
         """
-        if not folder.is_dir():
-            raise RunFolderError(f"{folder} is not a folder; give the run folder that 'migrafed simulate' printed")
-        facts = _read_facts(folder)
-        for name in _SEALED:
-            _check_seal(folder, name, facts)
+        facts = read_facts(folder, RunFacts)
+        check_seals(folder, _SEALED, facts)
         tables = {name: read_table(folder, spec) for name, spec in _SPECS.items()}
-        card, plan_text = _read_card(folder), (folder / PLAN_FILE).read_text(encoding="utf-8")
+        card, plan_text = read_card(folder), (folder / PLAN_FILE).read_text(encoding="utf-8")
         run = cls(**tables, folder=folder, facts=facts, card=card, plan_text=plan_text)
         _check_agreement(run)
         return run
@@ -199,39 +196,6 @@ class RunResult(RunTables):
     def tables(self) -> RunTables:
         """The tables alone."""
         return RunTables(**{item.name: getattr(self, item.name) for item in fields(RunTables)})
-
-
-def _read_facts(folder: Path) -> RunFacts:
-    path = folder / FACTS_FILE
-    if not path.is_file():
-        way_out = f"resume it with 'migrafed simulate PLAN --resume {folder}'"
-        raise RunFolderError(f"{folder} has no {FACTS_FILE}: the run is not finished; {way_out}")
-    try:
-        return RunFacts.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file as a whole"
-        raise RunFolderError(f"{path}: {where}: {first['msg']}; {_DAMAGED} or from another version") from error
-
-
-def _read_card(folder: Path) -> PrivacyCard:
-    try:
-        return PrivacyCard.from_json((folder / CARD_FILE).read_text(encoding="utf-8"))
-    except ValueError:
-        raise RunFolderError(f"{folder / CARD_FILE} is no card of this version; {_DAMAGED}") from None
-
-
-def _check_seal(folder: Path, name: str, facts: RunFacts) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise RunFolderError(f"{folder} has no {name}; copy the whole run folder, or run the plan again into a new one")
-    if facts.files.get(name) != _digest(path):
-        raise RunFolderError(f"{path} differs from what the run wrote (SHA-256); copy the run folder again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _check_agreement(run: RunResult) -> None:
@@ -244,12 +208,12 @@ def _check_agreement(run: RunResult) -> None:
     }
     for file, codes in used.items():
         if unknown := codes - regions:
-            raise RunFolderError(f"{file} names {len(unknown)} region(s) that regions.csv lacks; {_DAMAGED}")
+            raise RunFolderError(f"{file} names {len(unknown)} region(s) that regions.csv lacks; {DAMAGED}")
     holders = {holder.name for holder in run.facts.holders} | {""}
     if unknown := set(run.metrics["holder"]) - holders:
-        raise RunFolderError(f"metrics.parquet names {len(unknown)} holder(s) that run.json lacks; {_DAMAGED}")
+        raise RunFolderError(f"metrics.parquet names {len(unknown)} holder(s) that run.json lacks; {DAMAGED}")
     if not set(run.parts["unique_id"]) <= set(run.forecasts["unique_id"]):
-        raise RunFolderError(f"parts.parquet holds pairs that forecasts.csv lacks; {_DAMAGED}")
+        raise RunFolderError(f"parts.parquet holds pairs that forecasts.csv lacks; {DAMAGED}")
     low, high = run.forecasts[f"{MODEL}-lo-90"], run.forecasts[f"{MODEL}-hi-90"]
     if not (low <= high).all():
-        raise RunFolderError(f"forecasts.csv has an interval whose lower end is above its upper end; {_DAMAGED}")
+        raise RunFolderError(f"forecasts.csv has an interval whose lower end is above its upper end; {DAMAGED}")
