@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 
-_TASKS = {"dhgsil": "dhgsil.task:TASK"}
+_TASKS = {
+    "dhgsil": "dhgsil.task:TASK",
+    "integration": "integration.task:TASK",
+    "integration-mlp": "integration.task:MLP_TASK",
+}
 
 
 class Dataset(Protocol):

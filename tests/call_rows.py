@@ -5,12 +5,17 @@ Settled and locals are d' = 2.11 apart: the best classifier has an F1 near .81 a
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from integration import catalogue
 from integration.people import LOCAL, NEW, PLACEBO, SETTLED
 from integration.rules import City
+from integration.task import CallTables
+from protocol.plan import Plan, parse_plan
 
 TABLE: dict[str, tuple[float, tuple[float, float], tuple[float, float, float], float, bool]] = {
     # feature: local, settled in weeks 2 and 4, new in weeks 2, 3, 4, standard deviation, log-normal
@@ -29,6 +34,14 @@ TABLE: dict[str, tuple[float, tuple[float, float], tuple[float, float, float], f
     "lat": (31.10, (31.163, 31.161), (31.177, 31.172, 31.169), 0.099, False),
 }
 BIRTHPLACE = City().birthplace
+OPERATORS = ("north", "east", "west")
+CALL_PLAN: dict[str, dict[str, Any]] = {
+    "run": {"name": "tiny", "task": "integration", "seed": 3},
+    "data": {"source": "rows"},
+    "training": {"rounds": 2, "batch_size": 0},
+    "federation": {"shares": ["weights"], "holders": {name: [name] for name in OPERATORS}},
+    "compare": {"baselines": []},
+}
 
 
 def gaussian_rows(
@@ -44,9 +57,20 @@ def gaussian_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def tables_of(rows: pd.DataFrame, operators: tuple[str, ...] = ("north", "east", "west")) -> pd.DataFrame:
-    """The rows with an operator for each person, not at random: the last digits decide."""
-    return rows.assign(operator=np.array(operators)[(rows["person"].to_numpy() // 7) % len(operators)])
+def tables_of(rows: pd.DataFrame) -> CallTables:
+    """The rows with one of three operators for each person, unequal in size and in classes."""
+    number = rows["person"].to_numpy() // 13 % 7 + 2 * (rows["group"] == LOCAL)
+    return CallTables(rows.assign(operator=np.array(OPERATORS)[np.digitize(number, [3, 6])]), OPERATORS)
+
+
+def call_plan(task: str = "integration", changes: dict[str, Any] | None = None) -> Plan:
+    """A plan of three operators for one of the two tasks, with `{"section.key": value}` put in."""
+    values = copy.deepcopy(CALL_PLAN)
+    values["run"]["task"] = task
+    for key, value in (changes or {}).items():
+        section, last = key.split(".")
+        values.setdefault(section, {})[last] = value
+    return parse_plan(values)
 
 
 def _week(groups: np.ndarray, week: int, rng: np.random.Generator, missing: float) -> pd.DataFrame:

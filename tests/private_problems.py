@@ -18,6 +18,7 @@ from protocol.plan import Plan, Share
 from protocol.tasks import Dataset, Task, task_named
 from server.rounds import add_up
 from simulations.records import load_series
+from tests.call_rows import call_plan, gaussian_rows, tables_of
 from tests.plans import tiny_plan
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -33,7 +34,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "model.mobility": "off",
         },
         {"model.contrastive_weight": 0.0, "model.layers": 0, "model.structure": False, "model.trend": False},
-    ]
+    ],
+    "integration": [
+        {"model.problem": "T1"},
+        {"model.problem": "T2", "model.features": "own", "model.class_weights": "balanced"},
+    ],
+    "integration-mlp": [
+        {"model.problem": "T1", "model.dropout": 0.2},
+        {"model.problem": "T2", "model.features": "rarefied", "model.hidden": [8, 4, 4], "model.dropout": 0.5},
+    ],
 }
 """Changes of the tiny plan that between them switch on every part of a task's model; a task without any fails."""
 
@@ -105,13 +114,20 @@ def graph_layers(examples: int = 7, kind: type[Graph] = Graph) -> Problem:
     return Problem(squared_error, kind(), {"x": torch.randn(examples, 3, 6, 4), "y": torch.randn(examples, 6)})
 
 
+def plan_and_tables(task: Task, changes: dict[str, Any]) -> tuple[Plan, Any]:
+    """A tiny plan of a task, so changed, and the tables of all holders together."""
+    if task.name.startswith("integration"):
+        return call_plan(task.name, changes), tables_of(gaussian_rows(local=90, settled=70, new=40, missing=0.1))
+    plan = tiny_plan(changes)
+    return plan, load_series(plan, task, None)  # type: ignore[arg-type]
+
+
 def task_parts(
     name: str, changes: dict[str, Any], *, share: Share = "weights+margins"
 ) -> tuple[Task, Plan, Dataset, nn.Module]:
     """A registered task with the tiny plan so changed: the first holder's dataset and a model with no weight at 0."""
     task = task_named(name)
-    plan = tiny_plan(changes)
-    tables = load_series(plan, task, None)  # type: ignore[arg-type]
+    plan, tables = plan_and_tables(task, changes)
     parts = [task.held_by(tables, codes) for codes in plan.federation.holders.values()]
     totals: dict[str, np.ndarray] = {}
     for phase in task.phases(plan, share):

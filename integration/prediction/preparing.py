@@ -159,8 +159,8 @@ def fit_preparation(rows: pd.DataFrame, names: tuple[str, ...], *, city: City | 
 def public_preparation(names: tuple[str, ...], *, city: City | None = None) -> Preparation:
     """A preparation that no row had a say in, for training that must not look at the data unprotected."""
     means, sds = zip(*(public_scale(name, city or City()) for name in names), strict=True)
-    medians = tuple(float(_IMPUTED.get(name, mean)) for name, mean in zip(names, means, strict=True))
-    return Preparation(names, medians, means, sds, names)
+    medians = dict(zip(names, means, strict=True)) | {name: _IMPUTED[name] for name in names if name in _IMPUTED}
+    return Preparation(names, tuple(medians[name] for name in names), means, sds, names)
 
 
 def _plain(values: np.ndarray) -> tuple[float, ...]:
@@ -181,5 +181,5 @@ def _medians(names: tuple[str, ...], totals: Arrays, city: City) -> list[float]:
     for name, histogram in zip(names, totals["histogram"], strict=True):
         reached = np.cumsum(histogram)
         middle = int(np.searchsorted(reached, reached[-1] / 2)) if reached[-1] else 0
-        found.append(_IMPUTED.get(name, grid_of(name, city).midpoint(min(middle, BINS - 1))))
+        found.append(_IMPUTED[name] if name in _IMPUTED else grid_of(name, city).midpoint(min(middle, BINS - 1)))
     return found
