@@ -59,13 +59,14 @@ def task_of(folder: Path) -> str:
     Raises:
         RunFolderError: no folder, not finished, or no facts of a run.
     """
+    path = _facts_file(folder)
     try:
-        facts = json.loads(_facts_file(folder).read_bytes())
+        facts = json.loads(path.read_bytes())
     except ValueError as error:
-        raise RunFolderError(f"{folder / FACTS_FILE} is no JSON; {DAMAGED} or from another version") from error
+        raise RunFolderError(f"{path} is no JSON; {DAMAGED} or from another version") from error
     task = facts.get("task") if isinstance(facts, Mapping) else None
     if not isinstance(task, str):
-        raise RunFolderError(f"{folder / FACTS_FILE} names no task; {DAMAGED} or from another version")
+        raise RunFolderError(f"{path} names no task; {DAMAGED} or from another version")
     return task
 
 
