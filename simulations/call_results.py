@@ -9,10 +9,10 @@ The runner makes one `IntegrationTables` and one `IntegrationFacts` and calls `w
 
 Conventions a writer keeps (beyond the columns in `simulations.call_tables`):
 
-* `groups`: persons of each group and week (0: at all), for each operator and, with operator "", all of them. A report
-  greys numbers below `smallest_cell`, it does not hide them.
+* `groups`: persons of each group and week (0: at all), for each operator and, with operator "", all of them. Missing
+  where it is not told; a report shows no number below `smallest_cell` unless the calls are made up.
 * `prediction`: tasks "T1" (settled or local; settled is positive), "T1b", "T2" (three-way), "T3"; `split` "paper"
-  (weeks 3 and 4 hold the training persons' later weeks) or "user-disjoint"; `weights` "unweighted" or "balanced".
+  (weeks 3 and 4 hold the training persons' later weeks) or "user-disjoint"; `weights` "none" or "balanced".
 * `churn`: `at_risk` 1 if only persons with a call after the window count, 0 if everybody does.
 * `federation`: `setting` in the order of the table: "pooled", "silo" (with one row group per operator), "federated,
   no pushes", "federated, L0", …; `families` "exact at home", "all", or "" where a row is not of a model; `slice` is

@@ -24,7 +24,7 @@ _FEATURES = tuple(BY_NAME)
 
 GROUP_TABLE = TableSpec(
     "groups.parquet",
-    {"operator": "text", "group": "text", "week": "int", "persons": "int"},
+    {"operator": "text", "group": "text", "week": "int", "persons": "float?"},
     ranges={"persons": _NOT_NEGATIVE, "week": _NOT_NEGATIVE},
     allowed={"group": GROUPS},
     key=("operator", "group", "week"),
@@ -58,15 +58,15 @@ PREDICTION = TableSpec(
     "prediction.parquet",
     {
         "task": "text", "model": "text", "families": "text", "weights": "text", "split": "text", "week": "int",
-        "metric": "text", "mean": "float?", "sd": "float?", "seeds": "int",
+        "metric": "text", "mean": "float?", "sd": "float?", "seeds": "int", "persons": "float?",
     },
-    ranges={"week": _NOT_NEGATIVE, "sd": _NOT_NEGATIVE, "seeds": (1, np.inf)},
+    ranges={"week": _NOT_NEGATIVE, "sd": _NOT_NEGATIVE, "seeds": (1, np.inf), "persons": _NOT_NEGATIVE},
     key=("task", "model", "families", "weights", "split", "week", "metric"),
 )  # fmt: skip
 AS_LOCAL = TableSpec(
     "as_local.parquet",
-    {"group": "text", "week": "int", "fraction": "float?", "lo": "float?", "hi": "float?"},
-    ranges={"week": (1, np.inf), "fraction": _SHARE, "lo": _SHARE, "hi": _SHARE},
+    {"group": "text", "week": "int", "fraction": "float?", "lo": "float?", "hi": "float?", "persons": "int"},
+    ranges={"week": (1, np.inf), "fraction": _SHARE, "lo": _SHARE, "hi": _SHARE, "persons": _NOT_NEGATIVE},
     allowed={"group": FOCAL},
     key=("group", "week"),
 )
