@@ -30,8 +30,8 @@ _RANGES = {
     "yuan/m²": (0.0, 15.0),
 }
 """Lowest and highest value by unit; counts, seconds, kilometres and prices on the scale log(1 + x)."""
-_EXPOSURE = {"active_days": (0.0, 32.0), "centre_km": (0.0, 256.0)}
-"""Diagnostics that serve as controls."""
+_CONTROLS = {"active_days": (0.0, 32.0), "centre_km": (0.0, 256.0), "known_share": (0.0, 1.0)}
+"""Diagnostics that serve as controls and in ablations."""
 _PUBLIC = {
     "contacts": (2.3, 0.8), "calls": (3.2, 1.0), "s": (4.4, 0.7), "km": (1.2, 0.8), "nats": (1.0, 0.6),
     "yuan/m²": (10.8, 0.5), "share of contacts": (0.4, 0.3), "share of pairs": (0.1, 0.15),
@@ -71,8 +71,8 @@ def grid_of(column: str, city: City) -> Grid:
     Raises:
         PlanError: the column is no feature.
     """
-    if column in _EXPOSURE:
-        return Grid(*_EXPOSURE[column])
+    if column in _CONTROLS:
+        return Grid(*_CONTROLS[column])
     feature = feature_of(column)
     if feature is None:
         raise PlanError(f"'{column}' is no feature; use names of integration.catalogue")

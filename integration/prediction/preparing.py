@@ -58,6 +58,11 @@ class Preparation:
         """Names of the model's columns."""
         return self.names + tuple(f"{name} missing" for name in self.flagged)
 
+    def positions(self, names: tuple[str, ...], *, flags: bool = True) -> np.ndarray:
+        """Where the model's columns of some of the features are: the same preparation serves every choice of them."""
+        wanted = [*names, *(f"{name} missing" for name in names if flags and name in self.flagged)]
+        return np.array([self.columns.index(column) for column in wanted], dtype=np.int64)
+
     def transform(self, rows: pd.DataFrame) -> np.ndarray:
         """Columns of the model.
 

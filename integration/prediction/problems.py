@@ -50,22 +50,26 @@ T3 = Problem("T3", ("rest", "new"), ((LOCAL, SETTLED), (NEW,)))
 T3_MIGRANTS = Problem("T3 migrants", ("settled", "new"), ((SETTLED,), (NEW,)))
 PROBLEMS = {problem.name: problem for problem in (T1, T2, T3, T3_MIGRANTS)}
 
+LEAKY, RAREFIED, WITHOUT_FLAGS = "all+townsmen (leaky)", "all-rarefied", "all without flags"
 _EXPOSED = ("degree", "in_degree", "out_degree", "n_calls", "move_total")
 """Features without a companion that grow with the number of calls."""
 
 
 def feature_sets() -> dict[str, tuple[str, ...]]:
-    """Rows of the table of results → features that the classifier takes.
+    """Rows of the table of results → columns that the classifier takes.
 
-    ``all+townsmen (leaky)`` takes what is made of the label, to show how much it would give away. ``all-rarefied``
-    takes the companions of a fixed number of calls and leaves out what only grows with the number of calls.
+    ``all+townsmen (leaky)`` takes what is made of the label, to show how much it would give away; ``all+known_share``
+    how well the operator knows the contacts. ``all-rarefied`` takes the companions of a fixed number of calls and
+    leaves out what only grows with the number of calls. ``n_calls`` is what counting calls alone can do.
     """
     companions = catalogue.rarefied()
     everything = catalogue.primary()
     return {
         **{family: catalogue.primary((family,)) for family in catalogue.FAMILIES},
         "all": everything,
-        "all+townsmen (leaky)": everything + tuple(feature.name for feature in catalogue.FEATURES if feature.leaks),
-        "all-rarefied": tuple(companions.get(name, name) for name in everything if name not in _EXPOSED),
+        LEAKY: everything + tuple(feature.name for feature in catalogue.FEATURES if feature.leaks),
+        RAREFIED: tuple(companions.get(name, name) for name in everything if name not in _EXPOSED),
+        WITHOUT_FLAGS: everything,
+        "all+known_share": (*everything, "known_share"),
         "n_calls": ("n_calls",),
     }

@@ -1,0 +1,96 @@
+"""Logistic regression on rows that lie at one place: fitted on a training half, with C chosen inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from integration.prediction.logistic import CANDIDATES, Coefficients, fit_logistic, newton_sums
+from integration.prediction.preparing import Preparation, fit_preparation
+from integration.prediction.problems import Problem
+from integration.prediction.splits import folds
+from integration.rules import City
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A fitted model with how rows are prepared for it."""
+
+    problem: Problem
+    preparation: Preparation
+    coefficients: Coefficients
+    c: float
+
+    def probabilities(self, rows: pd.DataFrame) -> np.ndarray:
+        """Shapes: n rows -> (n, classes)"""
+        return self.coefficients.probabilities(self.preparation.transform(rows))
+
+    def same_as(self, other: Classifier) -> bool:
+        """Whether both are equal bit by bit."""
+        return (
+            (self.preparation, self.c) == (other.preparation, other.c)
+            and self.coefficients.flat().tobytes() == other.coefficients.flat().tobytes()
+        )  # fmt: skip
+
+
+def fit_classifier(
+    rows: pd.DataFrame, problem: Problem, names: Sequence[str], *, seed: int, c: float | None = None,
+    balanced: bool = False, city: City | None = None,
+) -> Classifier:  # fmt: skip
+    """A classifier of training rows: week 2, the training half. Rows of other groups are left out.
+
+    Args:
+        seed: Seed of the split; the folds that C is chosen by come from it too.
+        c: Inverse of the penalty; chosen by cross-validation if not given.
+
+    Raises:
+        DataError: there is no training row.
+    """
+    y = problem.labels(rows["group"])
+    rows, y = rows[y >= 0], y[y >= 0]
+    preparation = fit_preparation(rows, tuple(names), city=city)
+    x = preparation.transform(rows)
+    if c is None:
+        c = choose_c(x, y, folds(rows, seed), classes=len(problem.classes))
+    return Classifier(problem, preparation, fit(x, y, classes=len(problem.classes), c=c, balanced=balanced), c)
+
+
+def fit(x: np.ndarray, y: np.ndarray, *, classes: int, c: float, balanced: bool = False) -> Coefficients:
+    """Coefficients of prepared rows. Shapes: x (n, columns), y (n,)."""
+    weights = balanced_weights(y, classes) if balanced else None
+    return fit_logistic(
+        lambda flat: newton_sums(x, y, flat, classes=classes, weights=weights),
+        features=x.shape[1], l2=1 / c, classes=classes,
+    )  # fmt: skip
+
+
+def balanced_weights(y: np.ndarray, classes: int) -> np.ndarray:
+    """n / (classes · n_k) for a row of class k. Shapes: (n,) -> (n,)"""
+    counts = np.bincount(y, minlength=classes)
+    return (len(y) / (classes * np.maximum(counts, 1)))[y]
+
+
+def choose_c(
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, *, classes: int, candidates: Sequence[float] = CANDIDATES
+) -> float:
+    """The candidate with the smallest log loss on held-out folds; of equal ones the smallest.
+
+    Shapes: x (n, columns), y (n,), fold (n,).
+    """
+    losses = np.zeros(len(candidates))
+    for held_out in np.unique(fold):
+        seen = fold != held_out
+        if not seen.any() or seen.all():
+            continue
+        start = None
+        for position, c in enumerate(candidates):
+            model = fit_logistic(
+                lambda flat, seen=seen: newton_sums(x[seen], y[seen], flat, classes=classes),
+                features=x.shape[1], l2=1 / c, classes=classes, tol=1e-6, start=start,
+            )  # fmt: skip
+            start = model.flat()
+            losses[position] += newton_sums(x[~seen], y[~seen], start, classes=classes).loss
+    return float(candidates[int(np.argmin(losses))])
