@@ -11,6 +11,9 @@ Estimates are pessimistic: rounding, cut tails and grids push them up. What floa
 below 1e-5 of epsilon; do not rely on a delta below 1e-12. Events must be fixed before the first of them is released;
 what is chosen after seeing a release goes through `privacy.filters`.
 
+Where one person's records enter the rows of others (`GaussianSteps.contacts`), all events together are bounded in two
+legs, see `privacy.two_legs`: true, and not tight.
+
 Source: privacy loss distributions: Sommer et al. 2019, Koskela et al. 2020; dp-accounting. Rényi: Mironov 2017.
 """
 
@@ -20,22 +23,26 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from dp_accounting import dp_event
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, identity
-from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
+from dp_accounting.pld.privacy_loss_distribution import identity
+from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant, compute_delta, compute_epsilon
 from scipy import optimize, special
 
+from privacy.contact_renyi import renyi_of_moves
 from privacy.events import CountNoise, GaussianSteps, PrivacyEvent, check_delta
 from privacy.filters import ORDERS, UNBOUNDED, Cost
 from privacy.privacy_loss import group_distribution, loss_distribution
+from privacy.two_legs import TwoLegs, moved_by_one
 from protocol.errors import PrivacyParameterError
 
 # Costs are whole multiples of one billionth; rounding up by one is 1e-9 of epsilon.
 COST_DENOMINATOR = 10**9
 
 _LARGEST_ROUGH_EPSILON = 50_000.0
+_LARGEST_LEGS_EPSILON = 500.0
 _LARGEST_SPREAD = 400_000.0  # of a sum of counts: stddev · √k
 _REFERENCE_DELTA = 1e-6
 _WHOLE_ORDERS = [*range(2, 65), 80, 96, 128, 192, 256, 512, 1024]
@@ -56,7 +63,9 @@ def epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
     together = merged(events)
     if _beyond_the_grid(together):
         return rdp_epsilon(together, delta=delta)
-    return _smallest_epsilon(_joint(together), delta)
+    found = _smallest_epsilon(_joint(together), delta)
+    # Legs lose what e^e1 adds to delta, and beyond an epsilon of about 30 more than Rényi does.
+    return min(found, rdp_epsilon(together, delta=delta)) if _has_contacts(together) else found
 
 
 def delta_of(events: Sequence[PrivacyEvent], *, epsilon: float) -> float:
@@ -69,21 +78,25 @@ def delta_of(events: Sequence[PrivacyEvent], *, epsilon: float) -> float:
         raise PrivacyParameterError(f"epsilon must be 0 or more, got {epsilon!r}; give such a number")
     together = merged(events)
     if _beyond_the_grid(together):
-        return min(1.0, float(_renyi_accountant(together).get_delta(epsilon)))
-    return min(1.0, float(_joint(together).get_delta_for_epsilon(float(epsilon))))
+        return _rdp_delta(together, epsilon)
+    found = min(1.0, float(_joint(together).get_delta_for_epsilon(float(epsilon))))
+    return min(found, _rdp_delta(together, epsilon)) if _has_contacts(together) else found
 
 
 def group_epsilon(event: GaussianSteps, *, examples_per_person: int, delta: float) -> float:
     """Epsilon of a person who owns `examples_per_person` examples of `event`, add or remove the person.
 
     Each step draws Binomial(g, q) of the person's examples, so the sum moves by up to g clip norms. It grows far faster
-    than g times the epsilon of one example; values of hundreds are no promise, and are reported to say so.
+    than g times the epsilon of one example; values of hundreds are no promise, and are reported to say so. With
+    contacts each of the g examples changes up to K others, so g (K + 1) leave and g K join.
 
     Raises:
         PrivacyParameterError: delta outside (0, 1), or fewer than one example.
     """
     check_delta(delta)
     group = _whole_group(examples_per_person)
+    if event.contacts:
+        return _epsilon_of_owner(event, group, delta)
     # Drawing each step all examples for certain, as one with g times the norm, is never more private.
     certain = GaussianSteps(noise_multiplier=event.noise_multiplier / group, steps=event.steps)
     if group == 1:
@@ -101,7 +114,7 @@ def rdp_curve(events: Sequence[PrivacyEvent], orders: Sequence[int]) -> tuple[fl
     """Rényi divergence bound of all `events` together at each order α, a whole number of 2 or more.
 
     Gaussian steps: T / (α - 1) · log Σ_i C(α, i) (1 - q)^(α - i) q^i exp(i (i - 1) / (2 z²)), exact for whole α; with q
-    = 1 that is T α / (2 z²). Counts: k α / (2 s²).
+    = 1 that is T α / (2 z²). With contacts the bound of `privacy.contact_renyi`. Counts: k α / (2 s²).
 
     Raises:
         PrivacyParameterError: an order that is not a whole number of 2 or more.
@@ -122,7 +135,19 @@ def rdp_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
         PrivacyParameterError: delta outside (0, 1).
     """
     check_delta(delta)
+    if _has_contacts(events):
+        return float(compute_epsilon(_WHOLE_ORDERS, rdp_curve(events, _WHOLE_ORDERS), delta)[0])
     return float(_renyi_accountant(events).get_epsilon(delta))
+
+
+def _rdp_delta(events: Sequence[PrivacyEvent], epsilon: float) -> float:
+    if _has_contacts(events):
+        return min(1.0, float(compute_delta(_WHOLE_ORDERS, rdp_curve(events, _WHOLE_ORDERS), epsilon)[0]))
+    return min(1.0, float(_renyi_accountant(events).get_delta(epsilon)))
+
+
+def _has_contacts(events: Sequence[PrivacyEvent]) -> bool:
+    return any(isinstance(event, GaussianSteps) and event.contacts > 0 for event in events)
 
 
 def _renyi_accountant(events: Sequence[PrivacyEvent]) -> RdpAccountant:
@@ -153,25 +178,37 @@ def cost_of(events: Sequence[PrivacyEvent], *, delta: float) -> Cost:
 
 def merged(events: Sequence[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
     """The same release in as few events as possible, in one fixed order: equal noise adds contributions or steps."""
-    sizes: dict[tuple[float, float | None], int] = {}
+    sizes: dict[tuple[float, float | None, int], int] = {}
     for event in events:
         if isinstance(event, CountNoise):
-            key, size = (event.stddev, None), event.contributions
+            key, size = (event.stddev, None, 0), event.contributions
         else:
-            key, size = (event.noise_multiplier, event.sampling_rate), event.steps
+            key, size = (event.noise_multiplier, event.sampling_rate, event.contacts), event.steps
         sizes[key] = sizes.get(key, 0) + size
     return tuple(
         CountNoise(stddev=noise, contributions=size)
         if rate is None
-        else GaussianSteps(noise_multiplier=noise, sampling_rate=rate, steps=size)
-        for (noise, rate), size in sorted(sizes.items(), key=lambda item: (item[0][0], item[0][1] or 0.0))
+        else GaussianSteps(noise_multiplier=noise, sampling_rate=rate, steps=size, contacts=contacts)
+        for (noise, rate, contacts), size in sorted(
+            sizes.items(), key=lambda item: (item[0][0], item[0][1] or 0.0, item[0][2])
+        )
     )
 
 
+class _Losses(Protocol):
+    """A privacy loss distribution, or two legs of them."""
+
+    def get_delta_for_epsilon(self, epsilon: float, /) -> Any:
+        """Smallest delta at an epsilon."""
+        ...
+
+
 @lru_cache(maxsize=4)
-def _joint(events: tuple[PrivacyEvent, ...]) -> PrivacyLossDistribution:
+def _joint(events: tuple[PrivacyEvent, ...]) -> _Losses:
     """All events together, on one grid that depends on the events only."""
     interval = _interval(events)
+    if _has_contacts(events):
+        return TwoLegs([moved_by_one(event) for event in events], interval)
     joint = identity(interval)
     for event in events:
         joint = joint.compose(loss_distribution(event, interval))
@@ -185,7 +222,7 @@ def _interval(events: tuple[PrivacyEvent, ...]) -> float:
         if isinstance(event, GaussianSteps) and event.sampling_rate < 1:
             z = event.noise_multiplier
             spread = 1 / z if z < 0.2 else min(1 / z, event.sampling_rate * math.sqrt(math.expm1(1 / z**2)))
-            widths.append(spread / 8)
+            widths.append(spread * max(1, event.contacts) / 8)  # of the shorter leg
     return _power_of_two(min(widths, default=1e-4))
 
 
@@ -215,9 +252,22 @@ def rough_epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
     return min(value + spare / (order - 1) for value, order in zip(curve, _REFERENCE_ORDERS, strict=True))
 
 
+def _epsilon_of_owner(event: GaussianSteps, group: int, delta: float) -> float:
+    """As `group_epsilon`, for examples with contacts: by legs, or Rényi where that is smaller or the grid ends."""
+    moved = moved_by_one(event, owned=group)
+    curve = [renyi_of_moves(event, order, leaving=moved.leaving, joining=moved.joining) for order in _WHOLE_ORDERS]
+    bound = float(compute_epsilon(_WHOLE_ORDERS, curve, delta)[0])
+    if bound > _LARGEST_LEGS_EPSILON:
+        return bound
+    return min(bound, _smallest_epsilon(TwoLegs([moved], _interval((event,))), delta))
+
+
 def _rdp(event: PrivacyEvent, order: int) -> float:
     if isinstance(event, CountNoise):
         return order * event.contributions / (2 * event.stddev**2)
+    if event.contacts:
+        moved = moved_by_one(event)
+        return renyi_of_moves(event, order, leaving=moved.leaving, joining=moved.joining)
     z, rate = event.noise_multiplier, event.sampling_rate
     if rate == 1:
         return event.steps * order / (2 * z**2)
@@ -239,7 +289,7 @@ def _whole_group(examples: int) -> int:
     return examples
 
 
-def _smallest_epsilon(losses: PrivacyLossDistribution, delta: float) -> float:
+def _smallest_epsilon(losses: _Losses, delta: float) -> float:
     """The root of delta(ε) = `delta`, then just above it, so that `delta_of` the result is at most `delta`."""
 
     def excess(tried: float) -> float:
@@ -252,6 +302,8 @@ def _smallest_epsilon(losses: PrivacyLossDistribution, delta: float) -> float:
     low, high = 0.0, 1.0
     while excess(high) > 0:
         low, high = high, 4 * high
+        if high > _LARGEST_ROUGH_EPSILON * 4**3:  # only legs can get here: e^e1 keeps delta up
+            return math.inf
     found = float(optimize.brentq(excess, low, high, xtol=1e-10 * high, rtol=1e-12))  # pyright: ignore[reportArgumentType]
     step = 1e-10 * high
     while excess(found) > 0:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
 from privacy.events import GaussianSteps, check_delta
-from privacy.privacy_loss import group_distribution
+from privacy.privacy_loss import group_distribution, log_binomial
 from protocol.errors import PrivacyParameterError
 
 ORDERS = 1.0 + np.geomspace(1e-3, 1e3, 1201)  # Rényi orders tried; the smallest epsilon of them holds
@@ -56,7 +56,7 @@ def changed_epsilon(event: GaussianSteps, *, examples: int, delta: float) -> flo
 def _at_once(event: GaussianSteps, examples: int, delta: float) -> float:
     drawn = np.arange(examples + 1)
     exponents = (ORDERS - 1)[:, None] * ORDERS[:, None] * 2 * (drawn / event.noise_multiplier) ** 2
-    logs = np.asarray(logsumexp(_log_binomial(examples, event.sampling_rate) + exponents, axis=1))
+    logs = np.asarray(logsumexp(log_binomial(examples, event.sampling_rate) + exponents, axis=1))
     rdp = event.steps * logs / (ORDERS - 1)
     bounds = rdp + np.log1p(-1 / ORDERS) - (math.log(delta) + np.log(ORDERS)) / (ORDERS - 1)
     return max(0.0, float(bounds.min()))
@@ -72,12 +72,3 @@ def _in_legs(event: GaussianSteps, examples: int, delta: float, *, below: float)
         if math.log(max(failing, SMALLEST)) + math.log1p(math.exp(tried)) <= math.log(delta):
             return 2 * float(tried)
     return math.inf
-
-
-def _log_binomial(trials: int, chance: float) -> np.ndarray:
-    """Log-probabilities of 0 .. trials successes. Shapes: -> (trials + 1,)"""
-    hits = np.arange(trials + 1)
-    ways = gammaln(trials + 1) - gammaln(hits + 1) - gammaln(trials - hits + 1)
-    if chance == 1:
-        return np.where(hits == trials, 0.0, -np.inf)
-    return ways + hits * math.log(chance) + (trials - hits) * math.log1p(-chance)

@@ -31,6 +31,10 @@ class GaussianSteps:
     public constant, empty samples are released with noise like others, and batches cut from a shuffled list are *not*
     this event.
 
+    With K = `contacts` above 0 an example is not made of its owner's records alone: each owner's records enter at most
+    K other examples. Unit: one owner's records. Adjacency: add or remove them, which adds or removes one example and
+    changes up to K others. See `privacy.two_legs`.
+
     Raises:
         PrivacyParameterError: a value out of its range.
     """
@@ -38,6 +42,7 @@ class GaussianSteps:
     noise_multiplier: float
     sampling_rate: float = 1.0
     steps: int = 1
+    contacts: int = 0
 
     kind: ClassVar[str] = "gaussian_steps"
 
@@ -45,14 +50,20 @@ class GaussianSteps:
         _check_positive("noise_multiplier", self.noise_multiplier)
         _check_positive("sampling_rate", self.sampling_rate)
         _check_count("steps", self.steps)
+        if isinstance(self.contacts, bool) or not isinstance(self.contacts, int) or self.contacts < 0:
+            raise PrivacyParameterError(
+                f"contacts must be a whole number of 0 or more, got {self.contacts!r}; give the cap on the rows of "
+                "others that one person's records enter"
+            )
         if self.sampling_rate > 1:
             raise PrivacyParameterError(
                 f"sampling_rate must be in (0, 1], got {self.sampling_rate}; give the chance that an example is drawn"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The event as plain values, its kind among them."""
-        return {"kind": self.kind, **asdict(self)}
+        """The event as plain values, its kind among them; contacts where there are some."""
+        values = asdict(self)
+        return {"kind": self.kind, **{name: value for name, value in values.items() if name != "contacts" or value}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +116,8 @@ def event_from_json(values: Mapping[str, Any]) -> PrivacyEvent:
             f"unknown kind of privacy event {values.get('kind')!r}; known are {', '.join(sorted(_KINDS))}"
         )
     given = {key: value for key, value in values.items() if key != "kind"}
+    if kind is GaussianSteps:
+        given.setdefault("contacts", 0)  # events were written before there were contacts
     if wrong := given.keys() ^ {field.name for field in fields(kind)}:
         raise PrivacyParameterError(
             f"a privacy event of kind '{kind.kind}' has exactly the keys of its class; check {', '.join(sorted(wrong))}"

@@ -121,6 +121,15 @@ class DPSGDPlan(_PrivacyPlan):
     Unit: the example named by `unit`, which is not a person unless each person owns one. Adjacency: add or remove one
     example. Sensitivity: `clip_norm` in L2; the noise has standard deviation noise_multiplier · clip_norm.
     `sampling_rate`, `expected_batch` and `steps` are public constants, chosen before the data are looked at.
+
+    With K = `contacts` above 0 a person's records may enter the rows of up to K others beside the person's own, which
+    whoever makes the rows must see to (`integration.features.capped`). Unit: one person's own records. Adjacency: add
+    or remove them: K + 1 rows leave and K of them come back changed. Each of these two legs has an exact privacy loss
+    distribution with Binomial(K + 1, q) and Binomial(K, q) rows drawn in a step; with (e1, d1) for one and (e2, d2) for
+    the other, P(S) <= e^e1 R(S) + d1 <= e^(e1 + e2) Q(S) + d1 + e^e1 d2, both ways. The proof is in
+    `privacy.two_legs`; the bound is true and not tight, and at K = 0 it is today's promise to the number.
+
+    Source: Choquette-Choo et al. 2023, arXiv:2310.15526, Corollary 4.7 (the pair that dominates a leg).
     """
 
     kind: Literal["dp-sgd"] = "dp-sgd"
@@ -130,17 +139,18 @@ class DPSGDPlan(_PrivacyPlan):
     sampling_rate: float = Field(gt=0, le=1, description="chance that an example is in a batch (Poisson)")
     expected_batch: float = Field(gt=0, description="what the noisy sum is divided by; a public constant")
     steps: int = Field(ge=1, le=10_000_000)
+    contacts: int = Field(default=0, ge=0, le=1000, description="K: rows of others that one person's records enter")
 
     def events(self) -> tuple[PrivacyEvent, ...]:
         """All steps as one event."""
         return (self._steps_event(),)
 
     def person_epsilon(self, examples_per_person: int, delta: float) -> float:
-        """Epsilon of a person who owns so many examples: what the promise to one example is worth to a person."""
+        """Epsilon of a person who owns so many examples, each with its K contacts."""
         return accounting.group_epsilon(self._steps_event(), examples_per_person=examples_per_person, delta=delta)
 
     def calibrate(self, *, epsilon: float, delta: float) -> Self:
-        """A new plan with the least noise that is (epsilon, delta)-DP for one example.
+        """A new plan with the least noise that is (epsilon, delta)-DP for one example, its contacts included.
 
         Raises:
             PrivacyParameterError: epsilon or delta out of range, or no noise in reach keeps the promise.
@@ -149,15 +159,19 @@ class DPSGDPlan(_PrivacyPlan):
         check_delta(delta)
 
         def events_with(noise: float) -> tuple[PrivacyEvent, ...]:
-            z = rounded_up(noise)
-            return (GaussianSteps(noise_multiplier=z, sampling_rate=self.sampling_rate, steps=self.steps),)
+            return (self._steps_event(rounded_up(noise)),)
 
         noise = rounded_up(_least_noise(events_with, epsilon=epsilon, delta=delta))
         values = {**self.model_dump(), "noise_multiplier": noise}
         return _kept_promise(type(self)(**values), epsilon=epsilon, delta=delta)
 
-    def _steps_event(self) -> GaussianSteps:
-        return GaussianSteps(noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps)
+    def _steps_event(self, noise_multiplier: float | None = None) -> GaussianSteps:
+        return GaussianSteps(
+            noise_multiplier=self.noise_multiplier if noise_multiplier is None else noise_multiplier,
+            sampling_rate=self.sampling_rate,
+            steps=self.steps,
+            contacts=self.contacts,
+        )
 
 
 AnyPlan = TypeVar("AnyPlan", bound="_PrivacyPlan")
@@ -167,8 +181,11 @@ _ANY_PLAN: TypeAdapter[PrivacyPlan] = TypeAdapter(Annotated[PrivacyPlan, Field(d
 
 
 def plan_to_json(plan: _PrivacyPlan) -> str:
-    """The canonical JSON of a plan: sorted keys, no blanks, every field there, defaults too."""
-    return json.dumps(plan.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The canonical JSON of a plan: sorted keys, no blanks, every field there, defaults too, but for no contacts."""
+    values = plan.model_dump(mode="json")
+    if values.get("contacts") == 0:  # so that plans from before there were contacts keep their digest
+        del values["contacts"]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def plan_from_json(text: str) -> PrivacyPlan:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 from dp_accounting.pld import pld_pmf
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism, identity
 from numpy.typing import NDArray
 from scipy import special
 
@@ -43,19 +43,46 @@ def group_distribution(event: GaussianSteps, group: int, interval: float) -> Pri
     One step: the sum moves by J ~ Binomial(g, q) units of C, so the pair is N(0, z²) against Σ_j P[J = j] N(j, z²),
     which dominates every other placing of the g vectors (Choquette-Choo et al. 2023, arXiv:2310.15526, Corollary 4.7).
     """
-    shifts = np.arange(group + 1, dtype=np.float64)
-    rate = event.sampling_rate
-    log_weights = (
-        special.gammaln(group + 1)
-        - special.gammaln(shifts + 1)
-        - special.gammaln(group - shifts + 1)
-        + special.xlogy(shifts, rate)
-        + special.xlog1py(group - shifts, -rate)
-    )
-    mixture = _Mixture(shifts, log_weights, event.noise_multiplier)
-    removed = _connect(*mixture.removal_divergence(interval), interval)
-    added = _connect(*mixture.addition_divergence(interval), interval)
+    removed, added = _group_losses(event, group, interval)
     return PrivacyLossDistribution(removed, added).self_compose(event.steps)
+
+
+def one_way_distributions(
+    event: PrivacyEvent, rows: int, interval: float
+) -> tuple[PrivacyLossDistribution, PrivacyLossDistribution]:
+    """The privacy loss of all steps when `rows` rows leave, and the one when they join; nothing for no rows.
+
+    Counts, and sums without sampling, lose the same both ways.
+    """
+    if rows == 0:
+        return identity(interval), identity(interval)
+    if isinstance(event, CountNoise):
+        both = _count_noise(event, interval)
+        return both, both
+    if event.sampling_rate == 1:
+        both = from_gaussian_mechanism(
+            event.noise_multiplier / rows / math.sqrt(event.steps),
+            value_discretization_interval=interval,
+            use_connect_dots=True,
+        )
+        return both, both
+    leaving, joining = (PrivacyLossDistribution(losses) for losses in _group_losses(event, rows, interval))
+    return leaving.self_compose(event.steps), joining.self_compose(event.steps)
+
+
+def _group_losses(event: GaussianSteps, group: int, interval: float) -> tuple[pld_pmf.PLDPmf, pld_pmf.PLDPmf]:
+    """Losses of one step when the group leaves, and when it joins."""
+    shifts = np.arange(group + 1, dtype=np.float64)
+    mixture = _Mixture(shifts, log_binomial(group, event.sampling_rate), event.noise_multiplier)
+    removed = _connect(*mixture.removal_divergence(interval), interval)
+    return removed, _connect(*mixture.addition_divergence(interval), interval)
+
+
+def log_binomial(trials: int, chance: float) -> Floats:
+    """Log-probabilities of 0 .. trials successes. Shapes: -> (trials + 1,)"""
+    hits = np.arange(trials + 1, dtype=np.float64)
+    ways = special.gammaln(trials + 1) - special.gammaln(hits + 1) - special.gammaln(trials - hits + 1)
+    return ways + special.xlogy(hits, chance) + special.xlog1py(trials - hits, -chance)
 
 
 def _count_noise(event: CountNoise, interval: float) -> PrivacyLossDistribution:
