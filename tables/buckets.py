@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,13 +39,22 @@ class BucketWriter:
         schema: Columns of a row; the bucket is not one of them.
         buckets: How many buckets.
         memory_mb: Rows are kept up to this many units of 10^6 bytes; writing them takes as much again for a moment.
+        compression: "lz4" takes half the time of "zstd" to write and to read, and a fifth more room.
 
     Raises:
         PlanError: a number of buckets outside [1, 512], no memory, or a column called bucket.
         DataError: the folder exists already, or cannot be made.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, buckets: int, memory_mb: int = 256) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        *,
+        buckets: int,
+        memory_mb: int = 256,
+        compression: Literal["zstd", "lz4"] = "zstd",
+    ) -> None:
         if not 1 <= buckets <= MOST_BUCKETS:
             raise PlanError(f"buckets must lie in [1, {MOST_BUCKETS}], got {buckets}; each keeps a file open")
         if memory_mb < 1:
@@ -54,6 +64,7 @@ class BucketWriter:
         if folder.exists():
             raise DataError("exists already", way_out="remove it, or stage into another folder", source=folder)
         self.folder, self.schema, self.buckets = folder, schema, buckets
+        self._compression = compression
         self.rows = 0
         self._ended = False
         self._most_bytes = memory_mb * 10**6
@@ -179,8 +190,8 @@ class BucketWriter:
             self._writers[bucket] = pq.ParquetWriter(
                 path,
                 self.schema,
-                compression="zstd",
-                compression_level=1,
+                compression=self._compression,
+                compression_level=1 if self._compression == "zstd" else None,
                 use_dictionary=small,  # type: ignore[arg-type]  the stub knows no list
                 write_statistics=False,
             )

@@ -79,13 +79,15 @@ def _group_batches(
         return
     size = parquet.metadata.row_group(number).total_byte_size // expected
     few = max(1, min(rows, DECODED_ROWS, DECODED_BYTES // max(size, 1)))
-    batches = parquet.iter_batches(batch_size=few, row_groups=[number], columns=list(dict.fromkeys(columns)))
+    # One thread: for so few rows at once, handing the columns to several takes longer than decoding them.
+    batches = parquet.iter_batches(
+        batch_size=few, row_groups=[number], columns=list(dict.fromkeys(columns)), use_threads=False
+    )
     seen, done = 0, object()
     kept = _Kept(rows)
     while (batch := _checked(lambda: next(batches, done), file, number)) is not done:
         seen += batch.num_rows
-        texts = [_text_checked(batch.column(column)) for column in columns]
-        kept.add(pa.RecordBatch.from_arrays(texts, names=list(columns)))
+        kept.add(batch.select(list(columns)))
         if kept.rows + few > rows or kept.bytes > DECODED_BYTES:
             yield from kept.taken()
     yield from kept.taken()
@@ -109,7 +111,9 @@ class _Kept:
         batches, self._batches, self.rows, self.bytes = self._batches, [], 0, 0
         if batches:
             for batch in pa.Table.from_batches(batches).combine_chunks().to_batches():
-                yield from slices(batch, self._most)
+                texts = [_text_checked(column) for column in batch.columns]
+                checked = pa.RecordBatch.from_arrays(texts, names=batch.schema.names)
+                yield from slices(checked, self._most)
 
 
 def _text_checked(array: pa.Array) -> pa.Array:

@@ -35,12 +35,17 @@ def coded(names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
     Shapes: n names, texts, integers or bytes -> codes (n,) int64, digits (n,) int8
     """
-    values = names.dictionary_decode() if pa.types.is_dictionary(names.type) else names
-    if pa.types.is_integer(values.type):
-        codes = _of_integers(values)
-    else:
-        codes = _of_texts(texts(values))
+    codes = codes_of(names)
     return codes, digits_of(codes)
+
+
+def codes_of(names: pa.Array) -> np.ndarray:
+    """The code of each name; `NO_NUMBER` as in `coded`.
+
+    Shapes: n names -> (n,) int64
+    """
+    values = names.dictionary_decode() if isinstance(names, pa.DictionaryArray) else names
+    return _of_integers(values) if pa.types.is_integer(values.type) else _of_texts(texts(values))
 
 
 def digits_of(codes: np.ndarray) -> np.ndarray:

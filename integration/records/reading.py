@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from integration.records.instants import Days, instants
 from integration.records.mixing import draws, spread
-from integration.records.numbers import NO_NUMBER, coded, is_service
+from integration.records.numbers import NO_NUMBER, codes_of, is_service
 from integration.records.places import Cells
 from integration.records.source import CallSource
 from integration.records.values import floats, texts, trimmed
@@ -165,7 +165,7 @@ class CallReader:
     def _calls(self, batch: pa.RecordBatch, balance: Balance) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The calls of a batch and the rows they stand in."""
         source = self.source
-        caller, callee = (coded(batch.column(name))[0] for name in (source.caller, source.callee))
+        caller, callee = (codes_of(batch.column(name)) for name in (source.caller, source.callee))
         started = instants(batch.column(source.start), naive=source.naive_times)
         day = self._days.of(started.ms)
         duration, lasted = self._durations(batch, started.ms)
@@ -175,7 +175,7 @@ class CallReader:
         at = _keep(balance, READ, status, READ_REASONS)
         calls = {"caller": caller, "callee": callee, "start": started.ms, "duration": duration, "day": day}
         if source.owner is not None:
-            calls["owner"] = coded(batch.column(source.owner))[0]
+            calls["owner"] = codes_of(batch.column(source.owner))
         calls = _taken(calls, at, batch.num_rows)
         kept = _keep(balance, CALLS, self._call_status(calls), self._reasons)
         return _taken(calls, kept, len(at)), at[kept]

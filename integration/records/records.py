@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from integration.records.groups import GroupRules, people_of
-from integration.records.numbers import NO_NUMBER, coded
+from integration.records.numbers import NO_NUMBER, codes_of
 from integration.records.places import Cells, Estates, read_cells, read_estates
 from integration.records.source import CallSource, HolderTables, RoutingSource, SubscriberSource
 from integration.records.staging import stage_calls
@@ -150,7 +150,7 @@ def read_routing(source: RoutingSource, base: Path, engine: Engine | None) -> pd
             column=source.operator,
         )
     table = pd.DataFrame({
-        "number": coded(combined(raw[source.number]))[0],
+        "number": codes_of(combined(raw[source.number])),
         "operator": operators.dictionary_encode().to_pandas().astype("category"),
     })  # fmt: skip
     table = table[table["number"] != NO_NUMBER].drop_duplicates().sort_values("number", ignore_index=True)

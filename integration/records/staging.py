@@ -104,7 +104,7 @@ def _read(
     """All rows, duplicates included, in weeks · buckets files of one folder."""
     first = reader.read(pa.RecordBatch.from_pylist([], rows.schema))
     balance, noted, by_day = first.balance, first.noted, first.by_day
-    with BucketWriter(out, STAGED_SCHEMA, buckets=weeks * buckets) as writer:
+    with BucketWriter(out, STAGED_SCHEMA, buckets=weeks * buckets, compression="lz4") as writer:
         for batch in rows.batches(reader.source.columns(), rows=BATCH_ROWS):
             read = reader.read(batch)
             writer.write(read.columns, read.week.astype(np.int32) * buckets + read.spread % buckets)
@@ -179,4 +179,4 @@ def _superfluous(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 
 def _write(path: Path, table: pa.Table) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    pq.write_table(table, path, compression="zstd", compression_level=1, write_statistics=False)
+    pq.write_table(table, path, compression="lz4", write_statistics=False)

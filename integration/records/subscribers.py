@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from integration.provinces import NUMBER_OF, PROVINCES, UNKNOWN
-from integration.records.numbers import NO_NUMBER, coded
+from integration.records.numbers import NO_NUMBER, codes_of
 from integration.records.source import SubscriberSource
 from integration.records.values import combined, floats, refuse_unreadable, trimmed, whole_table
 from integration.weeks import CallCalendar
@@ -58,7 +58,7 @@ def subscribers_of(source: SubscriberSource, base: Path, engine: Engine | None, 
     rows = open_source(source.subscribers, base=base, engine=engine)
     refuse_failed(check_schema(rows.schema, source.contract()), source=rows.name)
     raw = whole_table(rows, source.columns())
-    columns: dict[str, Any] = {"person": coded(combined(raw[source.number]))[0]}
+    columns: dict[str, Any] = {"person": codes_of(combined(raw[source.number]))}
     columns["birthplace"] = _birthplaces(combined(raw[source.birthplace]), rows.name, source.birthplace)
     columns["sex"] = np.full(len(raw), UNKNOWN, np.int8)
     if source.sex is not None:
