@@ -99,8 +99,9 @@ class HolderAgent:
             if self._custody is not None and self._mechanism is not None:
                 reserve_training(self._custody, request.header, self._mechanism, rounds=self.plan.training.rounds)
             return StatisticsReply(arrays={}, num_examples=session.dataset.num_examples, ledger=self._head())
-        if request.phase not in self.task.phases(self.plan, share):
-            known = ", ".join((*self.task.phases(self.plan, share), READY))
+        offered = (*self.task.phases(self.plan, share), *self.task.requests(self.plan, share))
+        if request.phase not in offered:
+            known = ", ".join((*offered, READY))
             raise ProtocolError(
                 f"stage '{request.header.stage}' has no statistics phase '{request.phase}'; it has {known}"
             )

@@ -324,6 +324,10 @@ class DHGSILTask:
             return ("linear",)
         return ("totals", "margins") if data_section(plan).index == "total_share" else ("margins",)
 
+    def requests(self, plan: Plan, share: Share) -> tuple[str, ...]:
+        """None: rounds of local steps do all the training."""
+        return ()
+
     def statistics(self, phase: str, tables: ODSeries, plan: Plan, share: Share, totals: Arrays) -> Arrays:
         """This holder's addends, float64."""
         if phase == "totals":

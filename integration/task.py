@@ -174,6 +174,10 @@ class IntegrationTask:
         """The sums that features are brought to one scale by."""
         return () if plan.trains_privately else PHASES
 
+    def requests(self, plan: Plan, share: Share) -> tuple[str, ...]:
+        """Sums for a Newton step; none of the perceptron, whose loss has no single minimum, and none of raw rows."""
+        return () if plan.trains_privately or self.name != "integration" else (NEWTON,)
+
     def statistics(
         self, phase: str, tables: CallTables, plan: Plan, share: Share, totals: Arrays
     ) -> dict[str, np.ndarray]:

@@ -109,6 +109,10 @@ class Task(Protocol):
         """Names of the federated-statistics steps before training, in order; may be empty."""
         ...
 
+    def requests(self, plan: Plan, share: Share) -> tuple[str, ...]:
+        """Names of sums that may be asked for again and again during a training, say for Newton steps; may be empty."""
+        ...
+
     def statistics(self, phase: str, tables: Any, plan: Plan, share: Share, totals: Arrays) -> Arrays:
         """This holder's additive contribution to a phase; `totals` holds the sums of the phases before."""
         ...
