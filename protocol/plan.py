@@ -18,12 +18,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from protocol.errors import PlanError
 from protocol.tasks import task_named
 
 Share = Literal["weights", "weights+margins"]
+PrivacyMode = Literal["counts", "window-dpsgd", "person-dpsgd"]
+MODES: dict[str, tuple[PrivacyMode, ...]] = {
+    "dhgsil": ("counts", "window-dpsgd"),
+    "integration": ("person-dpsgd",),
+    "integration-mlp": ("person-dpsgd",),
+}
+"""Modes of protection by task, where not every mode makes sense: what an example is decides."""
 
 
 class FrozenConfig(BaseModel):
@@ -127,16 +144,21 @@ class PrivacySection(FrozenConfig):
 
     ``counts``: each holder releases its counts once, with noise, and everything is trained on what was released; the
     unit is a person. ``window-dpsgd``: every training step is noised; the unit is one window, which is not a person.
-    `epsilon` and `delta` hold per holder: a person known to two holders is promised the sum of both.
+    ``person-dpsgd``: the same over rows that are one person each; the unit is a subscriber's own outgoing records, and
+    with `contacts` K these may also enter the rows of K others, which takes far more noise. Being called is not
+    protected. `epsilon` and `delta` hold per holder: a person known to two holders is promised the sum of both.
     """
 
-    mode: Literal["counts", "window-dpsgd"] = "counts"
+    mode: PrivacyMode = "counts"
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
     contributions: int = Field(default=10, ge=1, le=100_000, description="cells per person in the whole span (counts)")
     margins: bool = Field(default=True, description="in- and outflows as queries of their own (counts)")
     margin_share: float = Field(default=0.5, gt=0, lt=1, description="part of the budget the margins get (counts)")
-    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one window (window-dpsgd)")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one window or row (dpsgd)")
+    contacts: int = Field(
+        default=0, ge=0, le=1000, description="rows of others a person's records enter (person-dpsgd)"
+    )
     period: str = Field(default="this series", min_length=1, max_length=64, description="what the budget is for")
     budget: float | None = Field(default=None, gt=0, description="epsilon each holder's ledger allows; default epsilon")
     score_against: Literal["released", "truth"] = Field(
@@ -144,13 +166,20 @@ class PrivacySection(FrozenConfig):
     )
 
     @model_validator(mode="after")
-    def _windows_have_no_released_truth(self) -> PrivacySection:
-        if self.mode == "window-dpsgd" and self.score_against != "truth":
+    def _training_releases_no_truth(self) -> PrivacySection:
+        if self.mode != "counts" and self.score_against != "truth":
             raise ValueError(
-                'mode = "window-dpsgd" releases no values that forecasts could be scored against; set '
+                f'mode = "{self.mode}" releases no values that forecasts could be scored against; set '
                 'score_against = "truth", which is meant for synthetic and public data'
             )
+        if self.contacts and self.mode != "person-dpsgd":
+            raise ValueError(f'contacts = {self.contacts} is for mode = "person-dpsgd"; take it out')
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_contacts(self, values_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans from before there were contacts keep their digest."""
+        return {name: value for name, value in values_of(self).items() if name != "contacts" or value}
 
 
 class Plan(FrozenConfig):
@@ -164,6 +193,15 @@ class Plan(FrozenConfig):
     compare: ScopeSection = ScopeSection()
     report: ReportSection = ReportSection()
     privacy: PrivacySection | None = None
+
+    @model_validator(mode="after")
+    def _mode_fits_the_task(self) -> Plan:
+        modes = MODES.get(self.run.task)
+        if self.privacy is not None and modes is not None and self.privacy.mode not in modes:
+            raise ValueError(
+                f'privacy.mode = "{self.privacy.mode}" is not for task "{self.run.task}"; set one of {", ".join(modes)}'
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_private_training_is_charged(self) -> Plan:
@@ -181,15 +219,20 @@ class Plan(FrozenConfig):
         }
         if missing := [rule for rule, kept in wanted.items() if not kept]:
             raise ValueError(
-                'with privacy.mode = "window-dpsgd" every training and every choice on held-out data costs budget, and '
+                f'with privacy.mode = "{self.mode}" every training and every choice on held-out data costs budget, and '
                 f"only one training is charged; set {', '.join(missing)}"
             )
         return self
 
     @property
+    def mode(self) -> PrivacyMode | Literal["none"]:
+        """What protects people."""
+        return "none" if self.privacy is None else self.privacy.mode
+
+    @property
     def trains_privately(self) -> bool:
         """Whether every training step is noised, so that no loss and no error of raw data may be asked for."""
-        return self.privacy is not None and self.privacy.mode == "window-dpsgd"
+        return self.mode in ("window-dpsgd", "person-dpsgd")
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan, as 64 hexadecimal digits."""
