@@ -12,12 +12,17 @@ The coordinator's plan is checked against it and never changes it::
     contributions = 10               # most cells a person may count in
     least_noise_multiplier = 0.5     # least noise over sensitivity, whatever the accountant says
     clip_norm = 1.0                  # largest gradient norm of one example
+
+    [privacy.pushes]                 # what other operators may be told of their subscribers' contacts; default: nothing
+    allow = "threshold"              # or "private": counts with noise alone, or "none"
+    least_contacts = 5               # fewest known contacts that a count may be of
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +33,62 @@ from protocol.errors import PlanError, PolicyRefusedError
 from protocol.plan import FrozenConfig, parse_config, read_toml
 
 _SECTION = "privacy"
+_NEEDS = {"L2": ("private", "threshold"), "L1": ("threshold",)}
+"""What `PushPolicy.allow` must be for a level: counts with noise tell less than thresholded ones."""
+
+
+class PushPolicy(FrozenConfig):
+    """``[privacy.pushes]``: what may be told to other operators about contacts of their subscribers.
+
+    allow: ``none``; ``private``, counts with noise that the ledger pays for; or ``threshold``, exact counts over at
+    least `least_contacts` contacts as well, which is no promise but a habit of statistics. Everything, small counts
+    too (level L0), is told only where `made_up` says that the records are nobody's.
+    """
+
+    allow: Literal["none", "private", "threshold"] = "none"
+    least_contacts: int = Field(default=5, ge=2, description="fewest known contacts that an exact count may be of")
+    made_up: bool = Field(default=False, description="the records are synthetic: nobody's")
+    matching: Literal["none", "cardinality", "bits"] = Field(
+        default="none", description="what an asking operator may learn: nothing, how many are here too, or who"
+    )
+
+    def check(self, level: str, *, least: int) -> None:
+        """Refuse a level of pushes that goes further than this holder allows.
+
+        Raises:
+            PolicyRefusedError: which level or threshold was asked for, and what is allowed.
+        """
+        if level == "none":
+            return
+        if level == "L0":
+            if not self.made_up:
+                raise PolicyRefusedError(
+                    "pushes of level L0 tell others the birthplace of single persons, and the policy does not say that "
+                    "these records are made up; use L1 or L2, or none"
+                )
+            return
+        if self.allow not in _NEEDS.get(level, ()):
+            raise PolicyRefusedError(
+                f'the plan asks for pushes of level {level}, and the policy has pushes.allow = "{self.allow}"; '
+                'change the plan to "none", or ask the holder'
+            )
+        if level == "L1" and least < self.least_contacts:
+            raise PolicyRefusedError(
+                f"the plan's push_threshold is {least}, and the policy allows at least {self.least_contacts}; raise it"
+            )
+
+    def check_matching(self, reveal: str) -> None:
+        """Refuse to answer a matching question that would tell more than this holder allows.
+
+        Raises:
+            PolicyRefusedError: what was asked for, and what is allowed.
+        """
+        order = ("none", "cardinality", "bits")
+        if order.index(reveal) > order.index(self.matching):
+            raise PolicyRefusedError(
+                f'matching that tells "{reveal}" is asked for, and the policy has pushes.matching = "{self.matching}"; '
+                "ask for less, or ask the holder"
+            )
 
 
 class HolderPolicy(FrozenConfig):
@@ -46,6 +107,7 @@ class HolderPolicy(FrozenConfig):
     least_noise_multiplier: float = Field(gt=0, description="least noise stddev over L2 sensitivity")
     clip_norm: float = Field(gt=0, description="largest L2 norm of one example's gradient")
     population_size: int | None = Field(default=None, ge=1, description="persons; delta must be below 1 over it")
+    pushes: PushPolicy = PushPolicy()
 
     @field_validator("holder", "population", "period")
     @classmethod

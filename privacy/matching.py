@@ -33,6 +33,7 @@ RFC 9380 (hash).
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from protocol.plan import FrozenConfig
 Reveal = Literal["bits", "cardinality"]
 ELEMENT_BYTES = 32
 _CURVE = ec.SECP256R1()
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _EVEN = b"\x02"  # the point with the even ordinate of its two
 
 
@@ -78,16 +80,21 @@ class Asker:
         identities: Its candidates; distinct.
         run: Names the run and the question; both sides must use the same.
         rules: Public sizes.
+        secret: What key, padding and order are derived from, 32 bytes that only this holder has and that belong to this
+            question alone; a holder that was restarted can then go on with its question. Left out, they are drawn.
 
     Raises:
         PrivacyParameterError: an identity twice, or more than fit a question.
     """
 
-    def __init__(self, identities: Sequence[bytes], *, run: bytes, rules: MatchRules) -> None:
+    def __init__(
+        self, identities: Sequence[bytes], *, run: bytes, rules: MatchRules, secret: bytes | None = None
+    ) -> None:
         self._rules = rules
-        self._key = ec.generate_private_key(_CURVE)
-        hashed = _hashed(identities, run, size=rules.question_size)
-        self._order = _shuffled(len(hashed))
+        draws = _Draws(secret)
+        self._key = draws.key()
+        hashed = _hashed(identities, run, size=rules.question_size, draws=draws)
+        self._order = draws.order(len(hashed))
         self._count = len(identities)
         self._question = _raised(self._key, hashed[self._order])
 
@@ -131,10 +138,10 @@ class Answerer:
     """
 
     def __init__(self, identities: Sequence[bytes], *, run: bytes, rules: MatchRules) -> None:
-        self._rules = rules
-        self._key = ec.generate_private_key(_CURVE)
-        hashed = _hashed(identities, run, size=rules.answer_size)
-        self._own = _raised(self._key, hashed[_shuffled(len(hashed))])
+        self._rules, self._draws = rules, _Draws(None)
+        self._key = self._draws.key()
+        hashed = _hashed(identities, run, size=rules.answer_size, draws=self._draws)
+        self._own = _raised(self._key, hashed[self._draws.order(len(hashed))])
         self._answered = False
 
     def answer(self, question: np.ndarray, *, reveal: Reveal) -> Answer:
@@ -153,7 +160,7 @@ class Answerer:
             raise ProtocolError("a question repeats elements; ask for each identity once")
         self._answered = True
         doubled = _raised(self._key, question)
-        return Answer(doubled if reveal == "bits" else doubled[_shuffled(len(doubled))], self._own.copy())
+        return Answer(doubled if reveal == "bits" else doubled[self._draws.order(len(doubled))], self._own.copy())
 
 
 class QuestionBook:
@@ -181,7 +188,29 @@ class QuestionBook:
         self.asked[holder] = self.asked.get(holder, 0) + 1
 
 
-def _hashed(identities: Sequence[bytes], run: bytes, *, size: int) -> np.ndarray:
+class _Draws:
+    """Key, padding and orders, from SHAKE-256 of a secret; each call gets bytes of its own."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        if secret is not None and len(secret) != 32:
+            raise PrivacyParameterError(f"the secret of a question has 32 bytes, got {len(secret)}; derive such a one")
+        self._secret, self._calls = secret or secrets.token_bytes(32), 0
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """A scalar in [1, order), off from uniform by less than 2^-128."""
+        return ec.derive_private_key(int.from_bytes(self.bytes(48)) % (_ORDER - 1) + 1, _CURVE)
+
+    def order(self, size: int) -> np.ndarray:
+        """A random order: that of random 128-bit numbers."""
+        words = np.frombuffer(self.bytes(16 * size), np.uint64).reshape(size, 2)
+        return np.lexsort((words[:, 0], words[:, 1]))
+
+    def bytes(self, length: int) -> bytes:
+        self._calls += 1
+        return hashlib.shake_256(b"migrafed matching draws " + self._secret + self._calls.to_bytes(8)).digest(length)
+
+
+def _hashed(identities: Sequence[bytes], run: bytes, *, size: int, draws: _Draws) -> np.ndarray:
     """Abscissae of hashed identities and, behind them, of random padding: (size, 32) uint8."""
     if len(set(identities)) != len(identities):
         raise PrivacyParameterError("an identity is there twice; give each person once")
@@ -190,7 +219,8 @@ def _hashed(identities: Sequence[bytes], run: bytes, *, size: int) -> np.ndarray
             f"{len(identities):,} identities do not fit the public size of {size:,}; agree on a larger one"
         )
     # Padding is hashed under a domain of its own, so that no identity can be padding.
-    padding = [secrets.token_bytes(32) for _ in range(size - len(identities))]
+    random = draws.bytes(32 * (size - len(identities)))
+    padding = [random[start : start + 32] for start in range(0, len(random), 32)]
     domains = [b"migrafed matching 1 " + run] * len(identities) + [b"migrafed padding 1"] * len(padding)
     points = [hash_to_point(name, domain) for name, domain in zip([*identities, *padding], domains, strict=True)]
     return np.frombuffer(b"".join(x.to_bytes(ELEMENT_BYTES) for x, _ in points), np.uint8).reshape(-1, ELEMENT_BYTES)
@@ -207,13 +237,6 @@ def _raised(key: ec.EllipticCurvePrivateKey, elements: np.ndarray) -> np.ndarray
 
 def _point(element: np.ndarray) -> ec.EllipticCurvePublicKey:
     return ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, _EVEN + element.tobytes())
-
-
-def _shuffled(size: int) -> np.ndarray:
-    """A random order from the operating system's randomness."""
-    order = list(range(size))
-    secrets.SystemRandom().shuffle(order)
-    return np.array(order, dtype=np.int64)
 
 
 def _check_size(elements: np.ndarray, size: int, what: str) -> None:

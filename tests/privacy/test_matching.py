@@ -94,3 +94,13 @@ def test_questions_are_counted_and_limited() -> None:
         book.charge("north")
     book.charge("east")
     assert book.asked == {"north": 2, "east": 1}
+
+
+def test_a_restarted_asker_goes_on_with_its_question() -> None:
+    """Key, padding and order follow from the question's own secret."""
+    first, second = (Asker([b"x", b"y"], run=b"1", rules=RULES, secret=bytes(32)) for _ in range(2))
+    assert np.array_equal(first.question(), second.question())
+    answer = Answerer([b"y"], run=b"1", rules=RULES).answer(first.question(), reveal="bits")
+    assert second.matches(answer).tolist() == [False, True]
+    other = Asker([b"x", b"y"], run=b"1", rules=RULES, secret=b"\1" * 32).question()
+    assert not {row.tobytes() for row in other} & {row.tobytes() for row in first.question()}
