@@ -35,7 +35,7 @@ def surprise(calls: Any) -> Any:
 
 
 def totals(tied: Table) -> Table:
-    """Sums of a person's `pairs`: ego; degree, in_degree, out_degree, both; calls, outgoing, duration, squares, logs."""
+    """Sums of `pairs` by ego: degree, in_degree, out_degree, both, calls, outgoing, duration, squares, logs."""
     called, calling = (_.outgoing > 0), (_.outgoing < _.calls)
     return tied.group_by("ego").agg(
         degree=_.count(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial import KDTree
 
@@ -22,8 +24,9 @@ def prices_at(
         return found
     # Straight through the earth: the order of nearness is the same, and a tree needs straight distances.
     reach = 2 * np.sin(rules.price_km / EARTH_KM / 2)
+    ranks: Any = range(1, near + 1)  # a sequence, so that there are two axes even for one estate
     _, which = KDTree(_unit(*estates[:2])).query(
-        _unit(lat[here], lon[here]), k=list(range(1, near + 1)), distance_upper_bound=reach * (1 + 1e-12)
+        _unit(lat[here], lon[here]), k=ranks, distance_upper_bound=reach * (1 + 1e-12)
     )
     prices = np.append(estates[2].astype(np.float64), np.nan)[np.minimum(which, len(estates[2]))]
     enough = np.isfinite(prices).sum(axis=1) >= rules.least_estates
