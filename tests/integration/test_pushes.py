@@ -21,60 +21,20 @@ from integration.rules import CallRules
 from protocol.errors import DataError
 from tables.engine import Engine, Limits
 from tests.integration.features.test_hand_computed import CALLS, EXPECTED, PEOPLE, PLACES, A, B, C, E, U, check
+from tests.operators import PERSONS, RULES, WEEKS, city, holders
 from tests.staged_calls import call_table, people_table, person, records_of, staged_rows
 
-RULES = CallRules(most_contacts=18, most_calls=90, rarefied_calls=6)
-"""Thresholds that some of sixty people break, so that hubs matter."""
 COLUMNS = [
     *(feature.name for feature in FEATURES), *rarefied().values(), *own(), *DIAGNOSTICS,
 ]  # fmt: skip
 NOT_PUSHED = {"province_entropy_rarefied"}
 """Made of the contacts of a few calls drawn at home: others cannot know which calls were drawn."""
-WEEKS = [2]
-PERSONS = 60
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with Engine.duckdb(Limits(memory_gb=0.5, threads=1), tmp_path_factory.mktemp("spill")) as engine:
         yield engine
-
-
-def city(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Calls among sixty people, some with many, in week 2; and the people."""
-    rng = np.random.default_rng(seed)
-    weights = rng.gamma(0.7, size=PERSONS)
-    pairs = rng.choice(PERSONS, size=(800, 2), p=weights / weights.sum())
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]] + 100
-    calls = [
-        (i, j, int(rng.integers(7, 14)), int(rng.integers(86_000)), int(rng.integers(1, 300)), *rng.integers(-1, 3, 2))
-        for i, j in pairs.tolist()
-    ]
-    people = people_table(
-        person(
-            code,
-            ("SH", "AH", "JS", "ZJ", None)[rng.integers(5)],
-            int(rng.integers(-1, 2)),
-            int(rng.integers(18, 40)) if rng.random() < 0.8 else None,
-            group=str(rng.choice(["local", "settled", "new", "none"])),
-        )
-        for code in range(100, 100 + PERSONS)
-    )
-    return call_table(calls), people
-
-
-def holders(
-    calls: pd.DataFrame, people: pd.DataFrame, operators: np.ndarray, folder: Path, rules: CallRules = RULES
-) -> dict[str, Any]:
-    """Each operator's records: its own rows and people, and the public routing."""
-    routing = pd.DataFrame({"number": people["person"].to_numpy(), "operator": pd.Categorical(operators)})
-    found = {}
-    for name in sorted(set(operators.tolist())):
-        mine = people[operators == name].reset_index(drop=True)
-        rows = staged_rows(calls, mine["person"].tolist())
-        found[name] = records_of(rows, mine, PLACES, folder / name, rules=rules)
-        found[name].operators = routing
-    return found
 
 
 def federated(records: Mapping[str, Any], engine: Engine, *, silo: bool = False) -> pd.DataFrame:
@@ -114,6 +74,7 @@ def differing(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_with_two_operators_everything_pushed_equals_all_calls_together(
     seed: int, engine: Engine, tmp_path: Path
@@ -129,6 +90,7 @@ def test_with_two_operators_everything_pushed_equals_all_calls_together(
     assert not biased & {"degree", "n_calls", "contact_diversity", "dur_mean", "avg_radius", "move_avg", "own_calls"}
 
 
+@pytest.mark.slow
 def test_with_three_operators_only_ties_between_two_others_are_missed(engine: Engine, tmp_path: Path) -> None:
     calls, people = city(3)
     operators = np.random.default_rng(5).choice(["east", "north", "west"], size=PERSONS)
@@ -141,6 +103,7 @@ def test_with_three_operators_only_ties_between_two_others_are_missed(engine: En
     assert (fewer[known] < all_pairs[known]).any()
 
 
+@pytest.mark.slow
 def test_one_operator_is_all_calls_together(engine: Engine, tmp_path: Path) -> None:
     calls, people = city(4)
     records = holders(calls, people, np.full(PERSONS, "city"), tmp_path)
@@ -158,6 +121,7 @@ def test_the_hand_computed_person_is_exact_after_pushes(engine: Engine, tmp_path
     check(federated(records, engine).loc[(E, 2)], EXPECTED)
 
 
+@pytest.mark.slow
 def test_what_is_sent_is_a_function_of_the_senders_own_data(engine: Engine, tmp_path: Path) -> None:
     """With all of the other's calls and subscribers gone, every table sent to it is the same."""
     calls, people = city(6)
@@ -186,6 +150,7 @@ def test_the_number_of_parts_does_not_show(engine: Engine, tmp_path: Path) -> No
         pd.testing.assert_frame_equal(getattr(whole, name), getattr(parts, name))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), which=st.integers(0, 10**6))
 def test_one_tie_moves_one_bin_of_each_histogram_of_a_week_by_one(
