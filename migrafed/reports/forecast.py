@@ -8,22 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from migrafed.reports.cities import flow_picture, ranking_picture
 from migrafed.reports.figures import break_table, coverage_picture, decile_picture, horizon_picture, skill_picture
-from migrafed.reports.privacy import (
-    audit_summary,
-    holder_table,
-    promise_blocks,
-    release_tables,
-    scored_word,
-    scored_words,
-    shown_of,
-)
+from migrafed.reports.privacy import privacy_context, scored_word, scored_words, shown_of
 from migrafed.reports.series import forecast_pictures, parts_pictures
 from migrafed.reports.skill import ERRORS, EXTRAS, METRIC_WORDS, SCALE_WORDS, Skill, SkillRow, headline_of, skill_of
 from migrafed.reports.wording import MISSING, count_of, number, percent
@@ -87,7 +78,7 @@ def render(run: RunResult) -> str:
         css=style_sheet(),
         run=run,
         card=run.card,
-        privacy=_privacy(run.card),
+        privacy=privacy_context(run.card),
         shown=shown,
         scored=scored_words(run.card),
         facts=run.facts,
@@ -142,20 +133,6 @@ def _figure_or_dash(value: float | None) -> str:
 def style_sheet() -> Markup:
     """The style sheet of every page."""
     return Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 -- a file of this package
-
-
-def _privacy(card: PrivacyCard) -> dict[str, Any]:
-    return {
-        "holders": holder_table(card),
-        "persons": all(promise.is_person for holder in card.holders for promise in holder.promises),
-        "promises": promise_blocks(card),
-        "released": release_tables(card),
-        "audits": audit_summary(card),
-        "registry": [
-            (name.replace("_", " "), "left to whoever publishes" if value is None else value)
-            for name, value in card.registry
-        ],
-    }
 
 
 def _line(row: SkillRow, columns: list[tuple[str, str]], skill: Skill) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from migrafed.reports.svg import Table
 from migrafed.reports.wording import MISSING, count_of, number
@@ -225,3 +226,18 @@ def audit_summary(card: PrivacyCard) -> str:
     """How many checks passed, in one line."""
     passed = sum(audit.passed for audit in card.audits)
     return f"{passed} of {count_of(len(card.audits), 'check')} passed before the run started"
+
+
+def privacy_context(card: PrivacyCard) -> dict[str, Any]:
+    """What `privacy.html` needs beside the card itself."""
+    return {
+        "holders": holder_table(card),
+        "persons": all(promise.is_person for holder in card.holders for promise in holder.promises),
+        "promises": promise_blocks(card),
+        "released": release_tables(card),
+        "audits": audit_summary(card),
+        "registry": [
+            (name.replace("_", " "), "left to whoever publishes" if value is None else value)
+            for name, value in card.registry
+        ],
+    }

@@ -8,6 +8,7 @@ name, because several drawings share one page. Text stays text: it can be search
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_LONG_DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 
 # Light-page colours, each the key of one CSS variable of page.css.
 INK = MappingProxyType(
@@ -125,6 +127,7 @@ class Sheet:
             )
         root = ET.fromstring(buffer.getvalue())  # noqa: S314 -- written by matplotlib a line above
         _strip(root)
+        _round_paths(root)
         _prefix_ids(root, self._name)
         _describe(root, self._name, title, description)
         ET.register_namespace("", _SVG)
@@ -143,6 +146,13 @@ def _strip(root: ET.Element) -> None:
                 parent.remove(child)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
+
+
+def _round_paths(root: ET.Element) -> None:
+    """Hundredths of a point are finer than any screen; six decimals are half of the bytes of a map."""
+    for element in root.iter(f"{{{_SVG}}}path"):
+        if "d" in element.attrib:
+            element.attrib["d"] = _LONG_DECIMALS.sub(lambda found: f"{float(found[0]):.2f}", element.attrib["d"])
 
 
 def _prefix_ids(root: ET.Element, name: str) -> None:
