@@ -22,6 +22,7 @@ from tables.times import TimeStatus
 
 TICKS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 MS_PER_DAY = 86_400_000
+FARTHEST_SECONDS = 1 << 52
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,14 @@ def _of_timestamps(times: Any, naive: str | None) -> Instants:
         times = pc.call_function("assume_timezone", [times], rule)
     unit = times.type.unit
     ticks = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    ms = ticks // TICKS_PER_MS[unit] if unit in TICKS_PER_MS else ticks * 1_000 if unit == "s" else ticks
-    return Instants(ms, status)
+    return Instants(_milliseconds(ticks, unit), status)
+
+
+def _milliseconds(ticks: np.ndarray, unit: str) -> np.ndarray:
+    if unit == "s":
+        # Beyond these seconds a product would wrap around, perhaps into the study.
+        return np.clip(ticks, -FARTHEST_SECONDS, FARTHEST_SECONDS) * 1_000
+    return ticks // TICKS_PER_MS[unit] if unit in TICKS_PER_MS else ticks
 
 
 def _of_texts(times: Any, naive: str | None) -> Instants:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from integration.records.mixing import mix
 from integration.records.places import Cells
-from integration.records.reading import CallReader
+from integration.records.reading import NOT_LOCATED, UNKNOWN_CELL, CallReader
 from integration.records.source import CallSource
 from integration.rules import CallRules
 from integration.staged import STAGED_SCHEMA, StagedCalls
@@ -114,6 +114,7 @@ def _read(
             if progress is not None:
                 progress(balance.rows_in)
         _some_are_left(rows.name, balance)
+        _some_are_located(rows.name, noted, balance.rows_out)
     return StagedCalls(out, weeks, buckets, balance, noted, tuple(by_day.tolist()))
 
 
@@ -124,6 +125,15 @@ def _some_are_left(name: str, balance: Balance) -> None:
         raise DataError(
             f"not one of its records is a call that counts, {reason}",
             way_out="run `migrafed holder check`, which says why records are dropped",
+            source=name,
+        )
+
+
+def _some_are_located(name: str, noted: dict[str, int], rows: int) -> None:
+    if noted[UNKNOWN_CELL] and noted[UNKNOWN_CELL] + noted[NOT_LOCATED] == rows:
+        raise DataError(
+            f"not one of the cells of its calls is in the list of cells ({noted[UNKNOWN_CELL]} rows have another)",
+            way_out="name the right columns, or write cells the same way in both tables (leading zeros, blanks)",
             source=name,
         )
 

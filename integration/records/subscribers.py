@@ -65,7 +65,7 @@ def subscribers_of(source: SubscriberSource, base: Path, engine: Engine | None, 
         columns["sex"] = _sexes(combined(raw[source.sex]), rows.name, source.sex)
     columns["birth_year"], impossible = _birth_years(raw, source, rows.name, calendar.start.year)
     if source.identity is not None:
-        columns["identity"] = trimmed(combined(raw[source.identity])).to_pandas().astype(object)
+        columns["identity"] = trimmed(combined(raw[source.identity])).to_pandas()
     table = pd.DataFrame(columns)
     numbered = table[table["person"] != NO_NUMBER]
     once = numbered.drop_duplicates()
