@@ -57,6 +57,35 @@ def gaussian_rows(
     return pd.concat(parts, ignore_index=True)
 
 
+def newcomer_windows(
+    windows: tuple[int, ...] = (1, 3, 7, 14), *, count: int = 400, seed: int = 0, effect: float = 1.0
+) -> tuple[dict[int, pd.DataFrame], pd.DataFrame]:
+    """Rows of the first days of newcomers, 18 % of whom leave, and the table of people.
+
+    Leavers have less diverse contacts, smaller radii and dearer centres; more days measure it with less noise.
+    """
+    rng = np.random.default_rng(seed)
+    first = 7 + rng.integers(0, 7, count)
+    left = rng.random(count) < 0.18
+    last = np.where(left, first + rng.integers(0, 21 - first, count), 21 + rng.integers(0, 7, count))
+    people = pd.DataFrame({
+        "person": 10**11 + np.arange(count) * 17, "group": NEW, "birthplace": 3, "sex": 0, "birth_year": 1990,
+        "first_day": first, "last_day": last, "weeks": np.where(left, 0b0010, 0b1010),
+    })  # fmt: skip
+    shifts = {"contact_diversity": -0.6, "avg_radius": -0.6, "price_center": 0.5}
+    true = {feature.name: rng.normal(size=count) for feature in catalogue.FEATURES}
+    tables = {}
+    for days in windows:
+        columns: dict[str, Any] = {"person": people["person"], "week": days, "first_day": first, "group": NEW}
+        for feature in catalogue.FEATURES:
+            seen = true[feature.name] + rng.normal(size=count) * (2 / days) ** 0.5
+            seen += effect * shifts.get(feature.name, 0.0) * left
+            columns[feature.name] = np.exp(1.0 + 0.5 * seen) if feature.log else 0.5 + 0.1 * seen
+        columns |= {name: rng.gamma(3.0, 2.0, count) for name in catalogue.DIAGNOSTICS}
+        tables[days] = pd.DataFrame(columns)
+    return tables, people
+
+
 def tables_of(rows: pd.DataFrame) -> CallTables:
     """The rows with one of three operators for each person, unequal in size and in classes."""
     number = rows["person"].to_numpy() // 13 % 7 + 2 * (rows["group"] == LOCAL)

@@ -11,8 +11,11 @@ import pandas as pd
 from integration.prediction.logistic import CANDIDATES, Coefficients, fit_logistic, newton_sums
 from integration.prediction.preparing import Preparation, fit_preparation
 from integration.prediction.problems import Problem
-from integration.prediction.splits import folds
+from integration.prediction.splits import folds, hashes
 from integration.rules import City
+
+MOST_ROWS = 6000
+"""Rows that C is chosen on. The penalty is on the sum of losses, so the best C hardly depends on their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +57,18 @@ def fit_classifier(
     preparation = fit_preparation(rows, tuple(names), city=city)
     x = preparation.transform(rows)
     if c is None:
-        c = choose_c(x, y, folds(rows, seed), classes=len(problem.classes))
+        c = c_by_folds(rows, x, y, seed=seed, classes=len(problem.classes))
     return Classifier(problem, preparation, fit(x, y, classes=len(problem.classes), c=c, balanced=balanced), c)
 
 
-def fit(x: np.ndarray, y: np.ndarray, *, classes: int, c: float, balanced: bool = False) -> Coefficients:
+def fit(
+    x: np.ndarray, y: np.ndarray, *, classes: int, c: float, balanced: bool = False, start: np.ndarray | None = None
+) -> Coefficients:
     """Coefficients of prepared rows. Shapes: x (n, columns), y (n,)."""
     weights = balanced_weights(y, classes) if balanced else None
     return fit_logistic(
         lambda flat: newton_sums(x, y, flat, classes=classes, weights=weights),
-        features=x.shape[1], l2=1 / c, classes=classes,
+        features=x.shape[1], l2=1 / c, classes=classes, start=start,
     )  # fmt: skip
 
 
@@ -71,6 +76,15 @@ def balanced_weights(y: np.ndarray, classes: int) -> np.ndarray:
     """n / (classes · n_k) for a row of class k. Shapes: (n,) -> (n,)"""
     counts = np.bincount(y, minlength=classes)
     return (len(y) / (classes * np.maximum(counts, 1)))[y]
+
+
+def c_by_folds(rows: pd.DataFrame, x: np.ndarray, y: np.ndarray, *, seed: int, classes: int) -> float:
+    """C by five folds of persons, tried on the persons with the smallest hashes if there are many.
+
+    Shapes: n rows, x (n, columns), y (n,).
+    """
+    order = np.argsort(hashes(rows, seed, "order"), kind="stable")[:MOST_ROWS]
+    return choose_c(x[order], y[order], folds(rows.iloc[order], seed), classes=classes)
 
 
 def choose_c(
@@ -89,7 +103,7 @@ def choose_c(
         for position, c in enumerate(candidates):
             model = fit_logistic(
                 lambda flat, seen=seen: newton_sums(x[seen], y[seen], flat, classes=classes),
-                features=x.shape[1], l2=1 / c, classes=classes, tol=1e-6, start=start,
+                features=x.shape[1], l2=1 / c, classes=classes, tol=1e-4, start=start,
             )  # fmt: skip
             start = model.flat()
             losses[position] += newton_sums(x[~seen], y[~seen], start, classes=classes).loss

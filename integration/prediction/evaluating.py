@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from integration.prediction.classifier import choose_c, fit
+from integration.prediction.classifier import c_by_folds, fit
 from integration.prediction.preparing import fit_preparation
 from integration.prediction.problems import (
     LEARNT_WEEK,
@@ -25,7 +25,7 @@ from integration.prediction.problems import (
     feature_sets,
 )
 from integration.prediction.scores import binary_scores, class_scores
-from integration.prediction.splits import IDENTITY, folds, stratified_half
+from integration.prediction.splits import IDENTITY, stratified_half
 from integration.rules import City
 
 LOGISTIC = "logistic regression"
@@ -61,12 +61,11 @@ def predict_tables(
     """
     rows = with_identity(rows, people)
     chosen = tuple(feature_sets()) if families is None else tuple(families)
-    records = [
-        record
-        for seed in seeds
-        for name in problems
-        for record in _scores_of_seed(rows, PROBLEMS[name], seed, chosen, weights, city)
-    ]
+    records: list[dict[str, object]] = []
+    for seed in seeds:
+        half = stratified_half(rows, seed)
+        for name in problems:
+            records.extend(_scores_of_seed(rows, half, PROBLEMS[name], seed, chosen, weights, city))
     return summarised(records)
 
 
@@ -95,7 +94,7 @@ def inductive_table(
     for seed in seeds:
         test = rows.loc[~stratified_half(rows, seed), "person"].unique()
         again = with_identity(hidden(np.sort(test)), people)
-        for record in _scores_of_seed(again, T1, seed, tuple(families), ("none",), city):
+        for record in _scores_of_seed(again, stratified_half(again, seed), T1, seed, tuple(families), ("none",), city):
             if record["split"] == "user-disjoint":
                 records.append(record | {"families": f"{record['families']} (contacts hidden)"})
     return summarised(records)
@@ -128,8 +127,7 @@ class Halves:
     seed: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, problem: Problem, seed: int) -> Halves:
-        half = stratified_half(rows, seed)
+    def of(cls, rows: pd.DataFrame, half: np.ndarray, problem: Problem, seed: int) -> Halves:
         y = problem.labels(rows["group"])
         kept = (y >= 0) & (rows["week"] >= LEARNT_WEEK).to_numpy()
         return cls(rows[kept], y[kept], half[kept], seed)
@@ -152,11 +150,11 @@ class Halves:
 
 
 def _scores_of_seed(
-    rows: pd.DataFrame, problem: Problem, seed: int, families: tuple[str, ...], weights: Sequence[str],
-    city: City | None,
+    rows: pd.DataFrame, half: np.ndarray, problem: Problem, seed: int, families: tuple[str, ...],
+    weights: Sequence[str], city: City | None,
 ) -> Records:  # fmt: skip
     sets = {family: feature_sets()[family] for family in families}
-    halves = Halves.of(rows, problem, seed)
+    halves = Halves.of(rows, half, problem, seed)
     plain = tuple(dict.fromkeys(name for family, names in sets.items() if family != RAREFIED for name in names))
     c = None
     for names, members in ((plain, [f for f in families if f != RAREFIED]), (sets.get(RAREFIED, ()), [RAREFIED])):
@@ -170,11 +168,13 @@ def _scores_of_seed(
         for family in members:
             columns = preparation.positions(sets[family], flags=family != WITHOUT_FLAGS)
             c = c or _c_of_seed(here, x, preparation.positions(names), problem)
+            start = None
             for weight in weights:
                 model = fit(
                     x[here.learnt][:, columns], here.y[here.learnt], classes=len(problem.classes), c=c,
-                    balanced=weight == "balanced",
+                    balanced=weight == "balanced", start=start,
                 )  # fmt: skip
+                start = model.flat()
                 label = {"model": LOGISTIC, "families": family, "weights": weight}
                 yield from _trials(here, problem, model.probabilities(x[:, columns]), label)
     for name, probabilities in _trivial(problem, len(halves.y)):
@@ -183,8 +183,10 @@ def _scores_of_seed(
 
 def _c_of_seed(halves: Halves, x: np.ndarray, columns: np.ndarray, problem: Problem) -> float:
     """C by cross-validation in the training half, once for all families of a seed."""
-    fold = folds(halves.rows[halves.learnt], halves.seed)
-    return choose_c(x[halves.learnt][:, columns], halves.y[halves.learnt], fold, classes=len(problem.classes))
+    return c_by_folds(
+        halves.rows[halves.learnt], x[halves.learnt][:, columns], halves.y[halves.learnt],
+        seed=halves.seed, classes=len(problem.classes),
+    )  # fmt: skip
 
 
 def _trials(halves: Halves, problem: Problem, probabilities: np.ndarray, label: dict[str, str]) -> Records:

@@ -59,7 +59,7 @@ class Grid:
 
 def feature_of(column: str) -> catalogue.Feature | None:
     """The feature that a column is, or is a companion of."""
-    for feature in catalogue.FEATURES:
+    for feature in (*catalogue.FEATURES, *catalogue.CAPPED):
         if column in (feature.name, feature.rarefied, feature.own_name):
             return feature
     return None

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from integration.people import GROUPS
+from integration.prediction.problems import LEARNT_WEEK
 from tables.keyed_hash import KeyedHash
 
 IDENTITY = "identity"
@@ -45,19 +46,21 @@ def in_training(rows: pd.DataFrame, seed: int) -> np.ndarray:
 
 
 def stratified_half(rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Whether the person of each row is in the training half, which has half of the persons of each group.
+    """Whether the person of each row is in the training half, which has half of the persons of each group in week 2.
 
-    Numbers of one identity stay together; they count for the first of their groups in the order of `GROUPS`.
+    Later weeks have no say, and who has no row in week 2 is in no training half. Numbers of one identity stay together;
+    they count for the first of their groups in the order of `GROUPS`.
 
     Shapes: n rows (any weeks) -> (n,) bool.
     """
     order = {group: position for position, group in enumerate(GROUPS)}
-    persons = pd.DataFrame({"hash": hashes(rows, seed, "training half"), "group": rows["group"].map(order).to_numpy()})
-    strata = persons.groupby("hash")["group"].min()
-    ranks = strata.index.to_series().groupby(strata).rank(method="first")
+    person = hashes(rows, seed, "training half")
+    learnt = (rows["week"] == LEARNT_WEEK).to_numpy()
+    group = rows["group"].map(order).to_numpy(np.int64)
+    strata = pd.Series(group[learnt]).groupby(person[learnt]).min()  # in the order of hashes
+    ranks = strata.groupby(strata).cumcount()
     sizes = strata.map(strata.value_counts())
-    chosen = ranks <= sizes.reindex(ranks.index) / 2
-    return chosen.reindex(persons["hash"]).to_numpy(bool)
+    return np.isin(person, strata.index[ranks < sizes // 2])
 
 
 def folds(rows: pd.DataFrame, seed: int, *, count: int = 5) -> np.ndarray:
