@@ -15,17 +15,25 @@ import pandas as pd
 from ibis import _
 from ibis.expr.types import Table
 
+from integration.features.keys import keys
+
 PER_NAT = 1e12
 
 
-def pairs(rows: Table) -> Table:
-    """One row per (ego, other) of calls with contacts: calls, outgoing, duration (ms), squares (ms²)."""
-    wide = rows.select("ego", "other", outgoing=_.outgoing.cast("int64"), duration=_.duration.cast("int64"))
-    return wide.group_by(["ego", "other"]).agg(
+def pairs(rows: Table, *, short_ms: int = 0) -> Table:
+    """One row per (week), (kind), ego and other: calls, outgoing, duration (ms), squares (ms²), short (calls).
+
+    Args:
+        rows: Calls with contacts: other, outgoing, duration, and `integration.features.keys`.
+        short_ms: Calls that take less are counted as short.
+    """
+    length: Any = rows.duration.cast("int64")
+    return rows.group_by(keys(rows, "ego", "other")).agg(
         calls=_.count(),
         outgoing=_.outgoing.sum(),
         duration=_.duration.sum(),
-        squares=(_.duration * _.duration).sum(),
+        squares=(length * length).sum(),
+        short=_.count(where=_.duration < short_ms),
     )
 
 
@@ -37,11 +45,11 @@ def surprise(calls: Any) -> Any:
 def totals(tied: Table) -> Table:
     """Sums of `pairs` by ego: degree, in_degree, out_degree, both, calls, outgoing, duration, squares, logs."""
     called, calling = (_.outgoing > 0), (_.outgoing < _.calls)
-    return tied.group_by("ego").agg(
+    return tied.group_by(keys(tied, "ego")).agg(
         degree=_.count(),
-        in_degree=calling.cast("int64").sum(),
-        out_degree=called.cast("int64").sum(),
-        both=(called & calling).cast("int64").sum(),
+        in_degree=_.count(where=calling),
+        out_degree=_.count(where=called),
+        both=_.count(where=called & calling),
         calls=_.calls.sum(),
         outgoing=_.outgoing.sum(),
         duration=_.duration.sum(),

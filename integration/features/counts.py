@@ -17,18 +17,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from ibis.expr.types import Table
 
-from integration.features.parts import PART_ROWS, parts
-from integration.features.period import LONG, Period, Surroundings, cell_table
+from integration.catalogue import FEATURES, own, rarefied
+from integration.features.hubs import REASONS
+from integration.features.parts import PART_ROWS, parts, rows_in
+from integration.features.period import LONG, Period
+from integration.features.person import Surroundings, cell_table
 from integration.features.prices import prices_at
 from integration.features.uploads import uploaded
 from integration.people import FOCAL
+from integration.staged import STAGED_SCHEMA
 from integration.weeks import DAYS_PER_WEEK
 from protocol.errors import DataError
 from tables.engine import Engine
@@ -36,6 +42,15 @@ from tables.engine import Engine
 if TYPE_CHECKING:
     from integration.records.records import CallRecords
 
+OF_OTHERS = (
+    "frac_local", "frac_townsmen", "province_entropy", "frac_same_sex", "frac_same_age", "clustering",
+    "neighbor_degree", "dur_local", "dur_townsmen",
+)  # fmt: skip
+"""Features made of counts that other operators add to."""
+EXACT = (
+    *(feature.name for feature in FEATURES if feature.name not in OF_OTHERS), *rarefied().values(), *own(), "entropy",
+    "strong_contacts", "located_calls", "active_days",
+)  # fmt: skip
 COLUMNS = {
     "provinces": ("person", "week", "province", "contacts", "calls", "duration_ms"),
     "sexes": ("person", "week", "sex", "contacts"),
@@ -89,26 +104,23 @@ def count_weeks(
         DataError: a week outside the calendar.
         EngineError: the engine failed.
     """
-    weeks = range(2, records.calendar.weeks + 1) if weeks is None else weeks
-    for week in weeks:
-        if not 1 <= week <= records.calendar.weeks:
-            raise DataError(f"week {week} is not in the study", way_out=f"use 1 to {records.calendar.weeks}")
+    weeks = _weeks(records, weeks)
     focal = records.people.loc[records.people["group"].isin(FOCAL), "person"].to_numpy(np.int64)
     tally = _Tally()
-    with _around(records, engine) as around, _codes(engine, focal) as egos:
-        pieces = {week: parts(engine, records.staged, [week], rows=part_rows) for week in weeks}
-        steps, done = sum(len(part) for part in pieces.values()), 0
+    batches = list(_week_batches(records, engine, weeks, part_rows))
+    steps, done = sum(map(len, batches)), 0
 
-        def step() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done, steps)
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, steps)
 
-        for week in weeks:
-            known = None if hubs is None else hubs.loc[hubs["week"] == week, "person"].to_numpy(np.int64)
-            with Period(engine, pieces[week], egos, around, known_hubs=known) as period:
-                tally.add(period, week, step)
+    known = None if hubs is None else hubs.rename(columns={"person": "ego"})
+    with _around(records, engine) as around, uploaded(engine, _codes({"ego": focal})) as egos:
+        for pieces in batches:
+            with Period(engine, pieces, egos, around, known_hubs=known) as period:
+                tally.add(period, step)
     return tally.counts()
 
 
@@ -142,29 +154,64 @@ def count_windows(
             way_out="use fewer days, or persons who arrived earlier",
         )
     tally = _Tally()
+    stretch = max(1.0, days / DAYS_PER_WEEK)
+    firsts = np.unique(egos["first_day"].to_numpy())
+    weeks = sorted({1 + day // DAYS_PER_WEEK for first in firsts for day in range(first, first + days)})
+    together = engine.name != "duckdb" or len(firsts) * rows_in(records.staged, weeks) <= part_rows
     with _around(records, engine) as around:
-        for first, persons in egos.groupby("first_day")["person"]:
-            begin, end = int(first), int(first) + days  # type: ignore[arg-type]  a label of an integer column
-            weeks = range(1 + begin // DAYS_PER_WEEK, 2 + (end - 1) // DAYS_PER_WEEK)
-            pieces = parts(engine, records.staged, weeks, days=(begin, end), rows=part_rows)
-            stretch = max(1.0, days / DAYS_PER_WEEK)
+        for batch in [firsts] if together else firsts[:, None]:
+            chosen = egos[egos["first_day"].isin(batch)]
+            focal = {"week": chosen["first_day"].to_numpy(), "ego": chosen["person"].to_numpy()}
+            windows = _codes({"week": batch, "last": batch + days})
+            begin, end = int(batch.min()), int(batch.max()) + days
+            touched = range(1 + begin // DAYS_PER_WEEK, 2 + (end - 1) // DAYS_PER_WEEK)
+            pieces = parts(engine, records.staged, touched, days=(begin, end), rows=part_rows)
             with (
-                _codes(engine, persons.to_numpy(np.int64)) as chosen,
-                Period(engine, pieces, chosen, around, stretch=stretch) as period,
+                uploaded(engine, windows) as spans,
+                uploaded(engine, _codes(focal)) as persons,
+                Period(engine, [_within(piece, spans) for piece in pieces], persons, around, stretch=stretch) as period,
             ):
-                tally.add(period, days)
-    return tally.counts()
+                tally.add(period)
+    return tally.counts(days)
 
 
 def hub_weeks(records: CallRecords, engine: Engine, *, weeks: Sequence[int] | None = None) -> pd.DataFrame:
     """User-weeks of home persons that are dropped: person, week, reason (a position in `hubs.REASONS`)."""
-    weeks = range(2, records.calendar.weeks + 1) if weeks is None else weeks
-    found = []
-    with _around(records, engine) as around, _codes(engine, np.zeros(0, np.int64)) as nobody:
-        for week in weeks:
-            with Period(engine, parts(engine, records.staged, [week]), nobody, around) as period:
-                found.append(period.found.rename(columns={"ego": "person"}).assign(week=np.int16(week)))
+    found = [
+        pd.DataFrame({"person": np.zeros(0, np.int64), "week": np.zeros(0, np.int16), "reason": np.zeros(0, np.int8)})
+    ]
+    with _around(records, engine) as around, uploaded(engine, _codes({"ego": np.zeros(0, np.int64)})) as nobody:
+        for pieces in _week_batches(records, engine, _weeks(records, weeks), PART_ROWS):
+            with Period(engine, pieces, nobody, around) as period:
+                found.append(period.found.rename(columns={"ego": "person"}))
     return pd.concat(found, ignore_index=True)[["person", "week", "reason"]]
+
+
+def _weeks(records: CallRecords, weeks: Sequence[int] | None) -> Sequence[int]:
+    last = records.calendar.weeks
+    weeks = range(2, last + 1) if weeks is None else weeks
+    for week in weeks:
+        if not 1 <= week <= last:
+            raise DataError(f"week {week} is not in the study", way_out=f"use 1 to {last}")
+    return weeks
+
+
+def _week_batches(records: CallRecords, engine: Engine, weeks: Sequence[int], part_rows: int) -> Iterator[list[Table]]:
+    """Parts of each week that has calls; all weeks in one part where they are small together."""
+    of_weeks = [(week, parts(engine, records.staged, [week], rows=part_rows)) for week in weeks]
+    labelled = [
+        [piece.mutate(week=ibis.literal(week, "int16")) for piece in pieces] for week, pieces in of_weeks if pieces
+    ]
+    if labelled and (engine.name != "duckdb" or rows_in(records.staged, weeks) <= part_rows):
+        yield [reduce(lambda one, two: one.union(two), [piece for pieces in labelled for piece in pieces])]
+    else:
+        yield from labelled
+
+
+def _within(rows: Any, windows: Any) -> Table:
+    """Rows of each window's days, with the first of them as `week`."""
+    inside = rows.join(windows, [rows.day >= windows.week, rows.day < windows["last"]])
+    return inside.select(STAGED_SCHEMA.names, "week")
 
 
 class _Tally:
@@ -174,17 +221,26 @@ class _Tally:
         self._tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("exact", *LONG)}
         self._excluded: Counter[str] = Counter()
 
-    def add(self, period: Period, label: int, step: Callable[[], None] | None = None) -> None:
+    def add(self, period: Period, step: Callable[[], None] | None = None) -> None:
         for name, table in period.counts(step).items():
-            table.insert(1, "week", np.int16(label))
             self._tables[name].append(table)
         self._excluded.update(period.excluded())
 
-    def counts(self) -> WeekCounts:
-        tables = {name: pd.concat(tables, ignore_index=True) for name, tables in self._tables.items()}
-        for name, columns in COLUMNS.items():
-            tables[name] = tables[name][list(columns)].astype(np.int64).astype({"week": np.int16})
-        return WeekCounts(**tables, excluded=dict(self._excluded))
+    def counts(self, label: int | None = None) -> WeekCounts:
+        """Everything together; `label` takes the place of the weeks."""
+        exact = self._together("exact", ("person", "week", *EXACT), np.float64)
+        tables = {name: self._together(name, columns, np.int64) for name, columns in COLUMNS.items()}
+        for table in (exact, *tables.values()):
+            if label is not None:
+                table["week"] = np.int16(label)
+        excluded = {reason: self._excluded[reason] for reason in REASONS}
+        return WeekCounts(exact, **tables, excluded=excluded)
+
+    def _together(self, name: str, columns: Sequence[str], dtype: Any) -> pd.DataFrame:
+        found = self._tables[name] or [pd.DataFrame(columns=list(columns))]
+        table = pd.concat(found, ignore_index=True)[list(columns)]
+        types: Any = dict.fromkeys(columns, dtype) | {"person": np.int64, "week": np.int16}
+        return table.astype(types).sort_values(["person", "week"], kind="stable", ignore_index=True)
 
 
 @contextmanager
@@ -211,8 +267,8 @@ def _around(records: CallRecords, engine: Engine) -> Iterator[Surroundings]:
         yield Surroundings(people_here, cells_here, estates, rules)
 
 
-@contextmanager
-def _codes(engine: Engine, persons: np.ndarray) -> Iterator[Table]:
-    """Persons as a table with a column ego."""
-    with uploaded(engine, pa.table({"ego": pa.array(persons, pa.int64())})) as table:
-        yield table
+def _codes(columns: dict[str, np.ndarray]) -> pa.Table:
+    """A small table of persons (ego, int64) and days or weeks (int16)."""
+    return pa.table(
+        {name: pa.array(values, pa.int64() if name == "ego" else pa.int16()) for name, values in columns.items()}
+    )

@@ -19,6 +19,7 @@ from ibis import _
 from ibis.expr.types import Table
 
 from integration.features.contacts import ratio
+from integration.features.keys import keys
 from integration.rules import EARTH_KM
 
 PER_DEGREE = 1e6
@@ -38,16 +39,17 @@ def haversine(lat: Any, lon: Any, other_lat: Any, other_lon: Any) -> Any:
 
 
 def places(rows: Any, cells: Table) -> Table:
-    """Sums over the located calls of each person: ego, located, lat, lon, radius, farthest, and those of prices.
+    """Sums over the located calls by (week), (kind) and ego: located, lat, lon, radius, farthest, and those of prices.
 
     Args:
         rows: Staged calls.
         cells: cell, lat, lon, price in hundredths or `NO_PRICE`, int64 but for the cell.
     """
-    visits = rows.filter(rows.cell >= 0).group_by(["ego", "cell"]).agg(calls=_.count()).join(cells, "cell")
-    visits = visits.select("ego", "calls", "lat", "lon", "price")
+    visits = rows.filter(rows.cell >= 0).group_by(keys(rows, "ego", "cell")).agg(calls=_.count()).join(cells, "cell")
+    who = keys(rows, "ego")
+    visits = visits.select(*who, "calls", "lat", "lon", "price")
     priced: Any = ibis.ifelse(_.price == NO_PRICE, 0, _.calls)
-    centres = visits.group_by("ego").agg(
+    centres = visits.group_by(who).agg(
         located=_.calls.sum(),
         lat_sum=(_.calls * _.lat).sum(),
         lon_sum=(_.calls * _.lon).sum(),
@@ -55,28 +57,29 @@ def places(rows: Any, cells: Table) -> Table:
         prices=(priced * _.price).sum(),
         price_squares=(priced * _.price * _.price).sum(),
     )
-    both: Any = visits.join(centres, "ego")
+    both: Any = visits.join(centres, who)
     far = haversine(
         both.lat, both.lon, both.lat_sum.cast("float64") / both.located, both.lon_sum.cast("float64") / both.located
     )
-    spread = both.select("ego", "calls", far=far).group_by("ego")
-    return spread.agg(radius=(_.calls * _.far).sum(), farthest=_.far.max()).join(centres, "ego")
+    spread = both.select(*who, "calls", far=far).group_by(who)
+    return spread.agg(radius=(_.calls * _.far).sum(), farthest=_.far.max()).join(centres, who)
 
 
 def moves(rows: Any, cells: Table) -> Table:
-    """Sum of the distances between consecutive located calls of each person who moved: ego, moved.
+    """Sum of the distances between consecutive located calls of each person who moved: (week), (kind), ego, moved.
 
     Calls that begin in the same millisecond follow each other by their draw.
     """
     located = rows.filter(rows.cell >= 0)
-    window = ibis.window(group_by="ego", order_by=["start", "draw", "cell"])
-    steps = located.select("ego", "cell", before=_.cell.lag().over(window))
+    who = keys(rows, "ego")
+    window = ibis.window(group_by=who, order_by=["start", "draw", "cell"])
+    steps = located.select(*who, "cell", before=_.cell.lag().over(window))
     steps = steps.filter(steps.before.notnull() & (steps.before != steps.cell))
     here = cells.select("cell", "lat", "lon")
     there = cells.select(before=_.cell, lat_before=_.lat, lon_before=_.lon)
     steps = steps.join(here, "cell").join(there, "before")
     far = haversine(steps.lat, steps.lon, steps.lat_before, steps.lon_before)
-    return steps.select("ego", far=far).group_by("ego").agg(moved=_.far.sum())
+    return steps.select(*who, far=far).group_by(who).agg(moved=_.far.sum())
 
 
 def place_features(sums: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from ibis.expr.types import Table
 from integration.staged import STAGED_SCHEMA, StagedCalls
 from tables.engine import Engine
 
-PART_ROWS = 4_000_000
+PART_ROWS = 6_000_000
 
 
 def parts(
@@ -41,10 +41,15 @@ def parts(
     tables: list[Any] = [engine.staged(folder) for folder in folders]
     if engine.name != "duckdb":
         return [_together(tables, days)]
-    return [
-        _together([table.filter(table.bucket.isin(group)) for table in tables], days)
-        for group in _groups(folders, staged.buckets, rows)
-    ]
+    groups = _groups(folders, staged.buckets, rows)
+    if len(groups) == 1:
+        return [_together(tables, days)]
+    return [_together([table.filter(table.bucket.isin(group)) for table in tables], days) for group in groups]
+
+
+def rows_in(staged: StagedCalls, weeks: Sequence[int]) -> int:
+    """How many staged rows these weeks have."""
+    return sum(_rows(file) for week in weeks for file in staged.week(week).glob("bucket=*/*.parquet"))
 
 
 def _together(tables: list[Any], days: tuple[int, int] | None) -> Table:
@@ -57,8 +62,7 @@ def _groups(folders: list[Path], buckets: int, rows: int) -> list[list[int]]:
     groups: list[list[int]] = []
     kept = rows + 1
     for bucket in range(buckets):
-        files = [file for folder in folders for file in folder.glob(f"bucket={bucket}/*.parquet")]
-        count = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+        count = sum(_rows(file) for folder in folders for file in folder.glob(f"bucket={bucket}/*.parquet"))
         if count == 0:
             continue
         if kept + count > rows:
@@ -67,3 +71,7 @@ def _groups(folders: list[Path], buckets: int, rows: int) -> list[list[int]]:
         groups[-1].append(bucket)
         kept += count
     return groups
+
+
+def _rows(file: Path) -> int:
+    return pq.read_metadata(file).num_rows

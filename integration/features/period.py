@@ -1,10 +1,9 @@
-"""Counts of one period, a week or a window of days: who is dropped, then persons part by part, then the network."""
+"""Counts of one period, or of several at once where they are small: who is dropped, then persons, then the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -14,51 +13,30 @@ import pyarrow as pa
 from ibis import _
 from ibis.expr.types import Table
 
-from integration.features import ego, friends
-from integration.features.contacts import contact_features, diversity, entropy, pairs, surprise, totals
-from integration.features.geography import NO_PRICE, PER_KM, PER_YUAN, moves, place_features, places
-from integration.features.hubs import REASONS, hubs, without
-from integration.features.own import own_features
-from integration.features.prices import prices_at
-from integration.features.rarefied import drawn
+from integration.features import ego
+from integration.features.contacts import pairs
+from integration.features.hubs import REASONS, circles, hubs, without
+from integration.features.keys import shared
+from integration.features.person import PersonFeatures, Surroundings
 from integration.features.uploads import uploaded
-from integration.rules import CallRules
 from tables.engine import Engine
 
-SUMS = ("degree", "in_degree", "out_degree", "both", "calls", "outgoing", "duration", "squares", "logs")
-PLACE_SUMS = (
-    "located", "lat_sum", "lon_sum", "priced", "prices", "price_squares", "radius", "farthest", "moved",
-)  # fmt: skip
 LONG = ("provinces", "sexes", "birth_years", "structure")
-
-
-@dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What is the same in every period.
-
-    Args:
-        known: Home persons with an attribute: other, birthplace, sex, birth_year.
-        cells: cell, lat, lon (10^-6 degrees), price (hundredths, or `NO_PRICE`).
-        estates: lat, lon, price; None where there are none.
-        rules: Thresholds.
-    """
-
-    known: Table
-    cells: Table
-    estates: tuple[np.ndarray, np.ndarray, np.ndarray] | None
-    rules: CallRules
+BY_EGO = 4
+"""Pairs of contacts per tie up to which closed pairs are looked for by ego; both ways take as long at about that."""
+STRUCTURE = ("week", "ego", "degree_sum", "degree_contacts", "closed_pairs")
 
 
 class Period:
-    """Counts of one period on one engine; its cached tables live until the `with` block ends.
+    """Counts on one engine; its cached tables live until the `with` block ends.
 
     Args:
         engine: Runs the expressions.
-        parts: Staged calls of the period; all rows of a person are in one part.
-        focal: Persons who get features, a column ego.
+        parts: Staged calls with a column week; all rows of a person and week are in one part.
+        focal: Persons who get features: ego, and week where that differs.
         around: What is the same in every period.
         stretch: Of the thresholds of hubs, see `integration.features.hubs.hubs`.
-        known_hubs: Codes of numbers to be dropped as well: hubs that other operators found.
+        known_hubs: week, ego: to be dropped as well; hubs that other operators found.
     """
 
     def __init__(
@@ -69,15 +47,23 @@ class Period:
         around: Surroundings,
         *,
         stretch: float = 1.0,
-        known_hubs: np.ndarray | None = None,
+        known_hubs: pd.DataFrame | None = None,
     ) -> None:
-        self._engine, self._parts, self._around, self._stretch = engine, parts, around, stretch
+        self._engine, self._parts, self._around, self._focal = engine, parts, around, focal
         self._stack = ExitStack()
-        self.found = self._hubs(known_hubs)
-        codes = pa.table({"ego": pa.array(self.found["ego"].to_numpy(), pa.int64())})
-        self._dropped = self._stack.enter_context(uploaded(engine, codes))
-        self._focal = self._keep(focal.anti_join(self._dropped, "ego"))
-        self._tied: list[Table] = []
+        try:
+            short = round(1000 * around.rules.courier_seconds)
+            self._pairs = [self._keep(pairs(part.filter(_.service == 0), short_ms=short)) for part in parts]
+            self._circles = [self._keep(circles(table)) for table in self._pairs]
+            self.found = self._hubs(stretch, known_hubs)
+            codes = pa.table({
+                "week": pa.array(self.found["week"].to_numpy(), pa.int16()),
+                "ego": pa.array(self.found["ego"].to_numpy(), pa.int64()),
+            })  # fmt: skip
+            self._dropped = self._stack.enter_context(uploaded(engine, codes))
+        except BaseException:
+            self._stack.close()
+            raise
 
     def __enter__(self) -> Period:
         return self
@@ -85,122 +71,70 @@ class Period:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def counts(self, progress: Callable[[], None] | None = None) -> dict[str, pd.DataFrame]:
-        """The tables `exact`, `provinces`, `sexes`, `birth_years` and `structure`, with `person` for the ego."""
-        pieces: dict[str, list[pd.DataFrame]] = {name: [] for name in ("exact", *LONG)}
-        for part in self._parts:
-            for name, table in self._part(part).items():
-                pieces[name].append(table)
-            if progress is not None:
-                progress()
-        pieces["structure"] = [self._structure()]
-        return {
-            name: pd.concat(tables, ignore_index=True).rename(columns={"ego": "person"})
-            for name, tables in pieces.items()
-        }
-
-    def _hubs(self, known: np.ndarray | None) -> pd.DataFrame:
-        """ego, reason; -1 for those who were known before."""
-        frames = [pd.DataFrame({"ego": np.zeros(0, np.int64), "reason": np.zeros(0, np.int8)})]
-        if self._around.rules.hub_filter:
-            frames += [self._frame(hubs(part, self._around.rules, stretch=self._stretch)) for part in self._parts]
-        if known is not None:
-            frames.append(pd.DataFrame({"ego": known.astype(np.int64), "reason": np.int8(-1)}))
-        return pd.concat(frames, ignore_index=True).drop_duplicates("ego")
-
     def excluded(self) -> dict[str, int]:
-        """How many home persons were dropped in this period, by reason."""
+        """How many home persons were dropped, by reason."""
         counts = np.bincount(self.found["reason"].to_numpy() + 1, minlength=len(REASONS) + 1)
         return dict(zip(REASONS, counts[1:].tolist(), strict=True))
 
-    def _part(self, part: Table) -> dict[str, pd.DataFrame]:
-        around = self._around
-        with ExitStack() as stack:
-            rows = stack.enter_context(self._engine.cached(part.semi_join(self._focal, "ego")))
-            meant = rows.filter(rows.service == 0)
-            tied = self._keep(pairs(without(meant, self._dropped, "other")))
-            self._tied.append(tied)
-            seen = self._frame(rows.group_by("ego").agg(active_days=_.day.nunique())).set_index("ego").sort_index()
-            exact = self._exact(rows, tied, seen)
-            return {
-                "exact": exact.reset_index(),
-                "provinces": self._frame(friends.by_province(tied, around.known)).rename(
-                    columns={"birthplace": "province"}
-                ),
-                "sexes": self._frame(friends.by_attribute(tied, around.known, "sex")),
-                "birth_years": self._frame(friends.by_attribute(tied, around.known, "birth_year")),
-            }
+    def counts(self, progress: Callable[[], None] | None = None) -> dict[str, pd.DataFrame]:
+        """The tables `exact`, `provinces`, `sexes`, `birth_years` and `structure`, with `person` for the ego."""
+        pieces: dict[str, list[pd.DataFrame]] = {name: [] for name in ("exact", *LONG)}
+        tied = []
+        for part, every_pair in zip(self._parts, self._pairs, strict=True):
+            mine = self._of_focal(every_pair)
+            tied.append(self._keep(without(mine, self._dropped, "other")))
+            person = PersonFeatures(self._engine, self._of_focal(part), tied[-1], self._dropped, self._around)
+            for name, table in person.tables().items():
+                pieces[name].append(table)
+            if progress is not None:
+                progress()
+        degree = [table["degree"].to_numpy() for table in pieces["exact"]]
+        pairs_of_contacts = sum(float((values * (values - 1) / 2).sum()) for values in degree)
+        pieces["structure"] = [self._structure(tied, pairs_of_contacts)] if tied else []
+        return {name: _named(pd.concat(tables, ignore_index=True)) for name, tables in pieces.items() if tables}
 
-    def _exact(self, rows: Any, tied: Table, seen: pd.DataFrame) -> pd.DataFrame:
-        around, persons = self._around, seen.index
-        ties = contact_features(self._sums(totals(tied), persons, SUMS))
-        geography = place_features(self._places(rows, persons))
-        if around.estates is None:
-            geography["price_center"] = np.nan
-        else:
-            lat, lon = geography["lat"].to_numpy(), geography["lon"].to_numpy()
-            geography["price_center"] = prices_at(lat, lon, estates=around.estates, rules=around.rules)
-        called = rows.filter(rows.outgoing == 1)
-        own = own_features(
-            self._sums(totals(pairs(called.filter(called.service == 0))), persons, SUMS),
-            self._places(called, persons),
-        )
-        return ties.join([geography, own, self._rarefied(rows, persons)]).assign(
-            active_days=seen["active_days"].astype(np.float64)
-        )
+    def _of_focal(self, table: Table) -> Table:
+        """Rows of focal persons who are not dropped."""
+        return without(table.semi_join(self._focal, shared(table, self._focal, "ego")), self._dropped, "ego")
 
-    def _rarefied(self, rows: Any, persons: pd.Index) -> pd.DataFrame:
-        around, calls = self._around, self._around.rules.rarefied_calls
-        meant = without(rows.filter(rows.service == 0), self._dropped, "other")
-        with self._engine.cached(pairs(drawn(meant, calls))) as tied:
-            ties = self._sums(totals(tied), persons, SUMS)
-            provinces: Any = friends.by_province(tied, around.known)
-            spread = provinces.group_by("ego").agg(
-                parts=_.count(), calls=_.contacts.sum(), logs=surprise(provinces.contacts).sum()
-            )
-            friendly = self._sums(spread, persons, ("parts", "calls", "logs"))
-        located = self._sums(
-            places(drawn(rows.filter(rows.cell >= 0), calls), around.cells), persons, ("located", "radius", "farthest")
-        )
-        enough = ties["calls"].to_numpy() == calls
-        placed = located["located"].to_numpy() == calls
-        return pd.DataFrame(
-            {
-                "province_entropy_rarefied": np.where(enough, entropy(*_arrays(friendly, "logs calls parts")), np.nan),
-                "contact_diversity_rarefied": np.where(enough, diversity(*_arrays(ties, "logs calls degree")), np.nan),
-                "avg_radius_rarefied": np.where(placed, located["radius"] / calls / PER_KM, np.nan),
-                "max_radius_rarefied": np.where(placed, located["farthest"] / PER_KM, np.nan),
-            },
-            index=persons,
-        )
+    def _hubs(self, stretch: float, known: pd.DataFrame | None) -> pd.DataFrame:
+        """week, ego, reason; -1 for those who were known before."""
+        none = {"week": np.zeros(0, np.int16), "ego": np.zeros(0, np.int64), "reason": np.zeros(0, np.int8)}
+        frames = [pd.DataFrame(none)]
+        if self._around.rules.hub_filter:
+            found = [hubs(table, self._around.rules, stretch=stretch) for table in self._circles]
+            frames += [self._frame(expression) for expression in found]
+        if known is not None:
+            frames.append(known[["week", "ego"]].assign(reason=np.int8(-1)))
+        return pd.concat(frames, ignore_index=True).drop_duplicates(["week", "ego"], ignore_index=True)
 
-    def _places(self, rows: Table, persons: pd.Index) -> pd.DataFrame:
-        sums = self._sums(places(rows, self._around.cells), persons, PLACE_SUMS[:-1])
-        return sums.join(self._sums(moves(rows, self._around.cells), persons, ("moved",)))
-
-    def _structure(self) -> pd.DataFrame:
+    def _structure(self, tied: Sequence[Table], pairs_of_contacts: float) -> pd.DataFrame:
         """Degrees of contacts and closed pairs, over all parts."""
-        if not self._parts:
-            return pd.DataFrame(
-                {name: np.zeros(0, np.int64) for name in ("ego", "degree_sum", "degree_contacts", "closed_pairs")}
-            )
-        tied = _union([table.select("ego", "other") for table in self._tied])
-        wanted = self._keep(tied.select("other").distinct())
-        near = []
-        for part in self._parts:
-            meant = without(part.filter(_.service == 0), self._dropped, "other")
-            near.append(self._keep(ego.ties(without(meant, self._dropped, "ego"), wanted)))
-        known = _union(near)
-        degrees = self._frame(ego.neighbour_degrees(tied, ego.degrees(known))).set_index("ego")
-        edges = self._keep(ego.edges(known, wanted))
-        closed = self._frame(ego.closed_pairs(tied, edges)).set_index("ego")
-        both = degrees.join(closed, how="outer").fillna(0).astype(np.int64)
-        return both.sort_index().reset_index()
+        mine = _union([table.select("week", "ego", "other") for table in tied])
+        every = _union([table.select("week", "ego", "other") for table in self._pairs])
+        kept = without(without(every, self._dropped, "other"), self._dropped, "ego") if len(self.found) else every
+        known = ego.neighbour_degrees(mine, self._degrees(every))
+        ties = sum(int(self._engine.to_arrow(table.count()).as_py()) for table in self._pairs)
+        if pairs_of_contacts <= BY_EGO * ties:
+            wanted = self._keep(mine.select("week", "other").distinct())
+            near = kept.semi_join(wanted.select(week=_.week, ego=_.other), ["week", "ego"])
+            closed = ego.closed_pairs(mine, ego.edges(near, wanted))
+        else:
+            edges = self._keep(ego.edges(kept))
+            pointed = self._keep(ego.pointed(edges))
+            closed = self._of_focal(ego.corners(self._keep(ego.triangles(pointed, edges))))
+        both = self._frame(known).merge(self._frame(closed), on=["week", "ego"], how="outer").fillna(0)
+        return both.astype(np.int64)[list(STRUCTURE)].sort_values(["week", "ego"], ignore_index=True)
 
-    def _sums(self, expression: Table, persons: pd.Index, names: Sequence[str]) -> pd.DataFrame:
-        """The table with one row for each person in this order, zeros where there was none."""
-        frame = self._frame(expression).set_index("ego")[list(names)]
-        return frame.reindex(persons, fill_value=0)
+    def _degrees(self, every: Table) -> Table:
+        """Contacts of everybody, less those who are dropped."""
+        counted = _union([table.select("week", "ego", degree=_.contacts) for table in self._circles])
+        if not len(self.found):
+            return counted
+        codes = self._dropped.select(week=_.week, other=_.ego)
+        lost = every.semi_join(codes, ["week", "other"]).group_by(["week", "ego"]).agg(lost=_.count())
+        both = counted.left_join(lost, ["week", "ego"])
+        return both.select("week", "ego", degree=both.degree - both.lost.coalesce(0))
 
     def _frame(self, expression: Table) -> pd.DataFrame:
         return self._engine.to_arrow(expression).to_pandas()
@@ -209,22 +143,9 @@ class Period:
         return self._stack.enter_context(self._engine.cached(expression))
 
 
-def cell_table(lat: np.ndarray, lon: np.ndarray, prices: np.ndarray | None) -> pa.Table:
-    """The list of cells as integers, for `Surroundings.cells`."""
-    price = np.full(len(lat), np.nan) if prices is None else prices
-    return pa.table(
-        {
-            "cell": pa.array(np.arange(len(lat)), pa.int32()),
-            "lat": pa.array(np.rint(lat * 1e6).astype(np.int64)),
-            "lon": pa.array(np.rint(lon * 1e6).astype(np.int64)),
-            "price": pa.array(np.rint(np.where(np.isnan(price), NO_PRICE, price * PER_YUAN)).astype(int)),
-        }
-    )
-
-
 def _union(tables: Sequence[Table]) -> Any:
     return reduce(lambda one, two: one.union(two), tables)
 
 
-def _arrays(frame: pd.DataFrame, names: str) -> list[np.ndarray]:
-    return [frame[name].to_numpy() for name in names.split()]
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(columns={"ego": "person", "birthplace": "province"})

@@ -9,8 +9,10 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table
 
+from integration.features.keys import keys
+
 
 def drawn(rows: Table, calls: int) -> Table:
     """The `calls` rows with the smallest draws of each person, all rows of persons with fewer."""
-    window = ibis.window(group_by="ego", order_by=["draw", "start", "other"])
+    window = ibis.window(group_by=keys(rows, "ego"), order_by=["draw", "start", "other"])
     return rows.mutate(rank=ibis.row_number().over(window)).filter(_.rank < calls).drop("rank")
