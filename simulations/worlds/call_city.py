@@ -16,7 +16,9 @@ from simulations.worlds.call_config import CallWorldConfig
 _KM_PER_DEGREE = 111.2
 _SHAPE = 2.2  # of the gamma of distances from the centre
 _PRICE_SD = 0.15
-_LEAST_ESTATES = 60
+_LEAST_ESTATES = 180
+_ESTATES_TOGETHER = 5
+_TOGETHER_KM = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,10 @@ def make_ground(config: CallWorldConfig, rng: np.random.Generator) -> Ground:
     lat, lon = (np.round(part, 5) for part in degrees(config, x, y))
     x, y = kilometres(config, lat, lon)
     count = max(_LEAST_ESTATES, round(config.estates * config.scale)) if config.estates else 0
-    far_x, far_y = inside(config, *around_centre(rng, np.full(count, 14.0)))
+    near = np.arange(count) // _ESTATES_TOGETHER
+    apart = _TOGETHER_KM * rng.standard_normal((2, count))
+    middles = around_centre(rng, np.full(count // _ESTATES_TOGETHER + 1, 13.0))
+    far_x, far_y = inside(config, middles[0][near] + apart[0], middles[1][near] + apart[1])
     fall = np.exp(-np.hypot(far_x, far_y) / config.price_km + _PRICE_SD * rng.standard_normal(count))
     estate_lat, estate_lon = (np.round(part, 5) for part in degrees(config, far_x, far_y))
     price = np.round(config.central_price * fall)

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from integration.rules import City
-from integration.weeks import CallCalendar
+from integration.weeks import DAYS_PER_WEEK, CallCalendar
 from protocol.plan import FrozenConfig
 
 STUDY_LOCALS, STUDY_SETTLED, STUDY_NEW = 1_700_000, 1_000_000, 22_000
@@ -21,7 +21,7 @@ STUDY_LOCALS, STUDY_SETTLED, STUDY_NEW = 1_700_000, 1_000_000, 22_000
 class Course(FrozenConfig):
     """How a habit stands in each group, and how it moves.
 
-        newcomer(days) = arrival + weekly / 7 · days since arrival
+        newcomer(days) = arrival + weekly / 7 · min(days since arrival, 21)
         settled(day)   = settled + settled_weekly / 7 · day of the study
 
     Whoever was born in the city keeps `local`.
@@ -35,22 +35,39 @@ class Course(FrozenConfig):
 
 
 class Habits(FrozenConfig):
-    """Behaviour by group and time. Shares are of the ties somebody begins, unless they say otherwise."""
+    """Behaviour by group and time. Habits of ties hold when a tie begins, the others when a call is made.
 
-    ties: Course = Course(local=1.0, settled=1.12, arrival=1.0)
-    to_locals: Course = Course(local=0.80, settled=0.27, settled_weekly=0.04, arrival=0.03, weekly=0.16)
-    to_townsmen: Course = Course(local=0.0, settled=0.30, settled_weekly=-0.01, arrival=0.45, weekly=-0.05)
-    to_businesses: Course = Course(local=0.10, settled=0.13, settled_weekly=-0.003, arrival=0.2, weekly=-0.03)
-    to_fringe: Course = Course(local=0.22, settled=0.22, arrival=0.22)
-    closing: Course = Course(local=0.35, settled=0.22, arrival=0.5, weekly=-0.05)
-    zipf: Course = Course(local=1.0, settled=0.75, arrival=1.2, weekly=-0.05)
-    calls: Course = Course(local=1.0, settled=1.0, arrival=1.0)
-    log_seconds: Course = Course(local=4.0, settled=4.4, settled_weekly=-0.02, arrival=5.0, weekly=-0.13)
-    outgoing: Course = Course(local=0.0, settled=0.2, settled_weekly=-0.01, arrival=0.6, weekly=-0.12)
-    one_way: Course = Course(local=0.15, settled=0.30, settled_weekly=-0.01, arrival=0.6, weekly=-0.09)
-    roaming: Course = Course(local=0.20, settled=0.24, arrival=0.15, weekly=0.025)
-    centre_km: Course = Course(local=21.0, settled=14.0, arrival=12.5)
-    radius: Course = Course(local=1.0, settled=1.2, arrival=0.85)
+    Args:
+        ties: Contacts at a time, beside `CallWorldConfig.ties`.
+        to_locals, to_townsmen: Of the ties with people of the city; the rest is with other migrants.
+        to_businesses, to_fringe: Of all ties: with numbers of businesses, with numbers of which nothing is known.
+        circle: Of the ties with people of the city: within one's circle, whose members know each other.
+        closing: Of the ties with people of the city: with a contact of a contact.
+        zipf: Exponent of the strengths of somebody's ties.
+        calls: Calls on a tie, beside `CallWorldConfig.weekly_calls` / `ties`.
+        log_seconds: Log of a call's typical seconds; both parties count half.
+        outgoing: Log odds of being the one who calls, against the other's.
+        one_way: Of the ties: one side alone calls.
+        roaming: Parts of days away from home and work.
+        centre_km: Mean distance of home from the centre.
+        radius: Of work and other places around home, beside 1.
+    """
+
+    ties: Course = Course(local=1.25, settled=1.1, arrival=0.95)
+    to_locals: Course = Course(local=0.685, settled=0.335, settled_weekly=0.05, arrival=0.1, weekly=0.25)
+    to_townsmen: Course = Course(local=0.0, settled=0.15, settled_weekly=-0.01, arrival=0.38, weekly=-0.09)
+    to_businesses: Course = Course(local=0.1, settled=0.2, settled_weekly=-0.055, arrival=0.28, weekly=-0.09)
+    to_fringe: Course = Course(local=0.18, settled=0.18, arrival=0.18)
+    circle: Course = Course(local=0.48, settled=0.42, arrival=0.85, weekly=-0.25)
+    closing: Course = Course(local=0.12, settled=0.1, arrival=0.3, weekly=-0.1)
+    zipf: Course = Course(local=1.1, settled=0.75, arrival=1.3, weekly=-0.25)
+    calls: Course = Course(local=1.0, settled=1.0, arrival=1.6, weekly=-0.35)
+    log_seconds: Course = Course(local=3.8, settled=4.16, settled_weekly=-0.03, arrival=4.64, weekly=-0.17)
+    outgoing: Course = Course(local=0.03, settled=0.42, settled_weekly=-0.05, arrival=0.85, weekly=-0.16)
+    one_way: Course = Course(local=0.17, settled=0.33, settled_weekly=-0.01, arrival=0.75, weekly=-0.09)
+    roaming: Course = Course(local=0.20, settled=0.23, arrival=0.13, weekly=0.025)
+    centre_km: Course = Course(local=22.5, settled=14.8, arrival=12.0)
+    radius: Course = Course(local=0.82, settled=0.96, arrival=0.66)
 
 
 class CallWorldConfig(FrozenConfig):
@@ -68,18 +85,28 @@ class CallWorldConfig(FrozenConfig):
     habits: Habits = Habits()
 
     attribute_coverage: float = Field(default=0.056, gt=0, le=0.6, description="share of all numbers with attributes")
-    resident_coverage: float = Field(default=0.6, gt=0, le=1, description="the same share among people of the city")
+    resident_coverage: float = Field(default=0.75, gt=0, le=1, description="the same share among people of the city")
     no_birthplace: float = Field(default=0.05, ge=0, lt=1, description="of those with attributes: sex and age alone")
 
     weekly_calls: float = Field(default=36.0, gt=0, description="of a person of habits 1, in either role")
-    ties: float = Field(default=22.0, gt=0, description="contacts such a person has at one time")
+    ties: float = Field(default=28.0, gt=0, description="contacts such a person has at one time")
     activity_shape: float = Field(default=2.2, gt=0, description="of the gamma of activity between people")
-    tie_days: float = Field(default=90.0, gt=0, description="mean life of a tie")
+    tie_days: float = Field(default=45.0, gt=0, description="mean life of a tie")
+    mixing_sd: float = Field(default=0.05, ge=0, le=1, description="of to_locals between people")
+    brought: float = Field(default=1.2, ge=0, description="ties a newcomer brings, beside those it will have")
+    brought_days: float = Field(default=13.0, gt=0, description="mean life of a tie that was brought")
+    found_days: float = Field(
+        default=20.0, gt=0, description="days in which a newcomer finds as many ties as others have"
+    )
+    circle_size: int = Field(default=8, ge=3, le=100, description="people who know each other")
+    arrivals: tuple[float, ...] = Field(
+        default=(0.24, 0.2, 0.16, 0.13, 0.11, 0.09, 0.07), description="of a week's newcomers, by its days"
+    )
     background_calls: float = Field(default=9.0, ge=0, description="calls of a number nobody knows, with its like")
     call_sd: float = Field(default=1.0, ge=0, le=2, description="of the log of a call's seconds within a person")
-    person_sd: float = Field(default=0.45, ge=0, le=2, description="of the log of seconds between people")
+    person_sd: float = Field(default=0.4, ge=0, le=2, description="of the log of seconds between people")
 
-    light_share: float = Field(default=0.03, ge=0, le=1, description="people who hardly call: silent in some weeks")
+    light_share: float = Field(default=0.015, ge=0, le=1, description="people who hardly call: silent in some weeks")
     light_activity: float = Field(default=0.06, gt=0, le=1, description="their activity, beside 1")
     leaver_share: float = Field(default=0.18, ge=0, le=1, description="of newcomers: gone before the last week")
     university_share: float = Field(default=0.12, ge=0, le=1, description="of newcomers: live at the university town")
@@ -92,10 +119,10 @@ class CallWorldConfig(FrozenConfig):
     service_calls: float = Field(default=0.3, ge=0, description="calls a week and person to short numbers")
     holiday: tuple[int, ...] = Field(default=(12, 13, 14), description="days of the study: 15 to 17 September")
     makeup: tuple[int, ...] = Field(default=(15,), description="Sundays that are workdays")
-    holiday_dip: float = Field(default=0.15, ge=0, lt=1, description="calls that holidays take away")
+    holiday_dip: float = Field(default=0.1, ge=0, lt=1, description="calls that holidays take away")
 
     cells: int = Field(default=2500, ge=10, le=1_000_000)
-    estates: int = Field(default=18_000, ge=0, description="at scale 1; at least 60 are drawn unless 0")
+    estates: int = Field(default=18_000, ge=0, description="at scale 1; at least 180 are drawn unless 0")
     central_price: float = Field(default=75_000.0, gt=0, description="yuan per square metre in the centre")
     price_km: float = Field(default=18.0, gt=0, description="distance over which prices fall by a factor e")
 
@@ -111,6 +138,8 @@ class CallWorldConfig(FrozenConfig):
         for name in self.operators:
             if not name.replace("-", "").replace("_", "").isalnum() or name == "truth":
                 raise ValueError(f"operator '{name}' cannot be the name of a folder; use letters, digits, - and _")
+        if len(self.arrivals) != DAYS_PER_WEEK or min(self.arrivals) < 0 or abs(sum(self.arrivals) - 1) > 1e-9:
+            raise ValueError("arrivals must be seven shares that add up to 1")
         if self.attribute_coverage > self.resident_coverage:
             raise ValueError(
                 "attribute_coverage must not be above resident_coverage: residents are part of all numbers"

@@ -18,6 +18,8 @@ from simulations.worlds.call_city import Ground, around_centre, kilometres
 from simulations.worlds.call_config import STUDY_LOCALS, STUDY_NEW, STUDY_SETTLED, CallWorldConfig, Course
 
 LOCAL, SETTLED, NEWCOMER = 0, 1, 2
+MOVING_DAYS = 21
+"""Days after arrival in which habits of newcomers move."""
 PLACES = 8
 """Cells of a person: home, work, and others that are visited now and then."""
 _ORIGINS = {
@@ -26,7 +28,8 @@ _ORIGINS = {
     "GX": 0.6, "BJ": 0.3, "TW": 0.3, "OTHER": 0.5,
 }  # fmt: skip
 _UNIVERSITY_KM = 1.5
-_LEAVERS_KM = 0.8
+_LEAVERS_KM, _LEAVERS_ZIPF, _LEAVERS_RADIUS = 0.65, 0.5, 0.65
+"""What leavers do otherwise: live nearer to the centre, call few of their contacts, stay around home."""
 _LONGEST_KM = 60.0
 
 
@@ -34,10 +37,10 @@ _LONGEST_KM = 60.0
 class Residents:
     """People of a block, R of them.
 
-    Shapes: all (R,), but places (R, PLACES). `arrival` is the day of arrival (below 0: before the study; locals:
-    int16 min), `gone` the first day after departure, `base` and `slope` a dict of courses: value on day t is
-    base + slope · t. `numbers` (R, 2) and `operators` (R, 2): of the first and the second number, -1 none; `share` of
-    ties on the first one; `switch` the day from which the second number replaces the first (32767: never).
+    Shapes: all (R,), but places (R, PLACES) and operators (R, 2): of the first and the second number, -1 for none.
+    `arrival` is the day of arrival (below 0: before the study; locals: int16 min), `gone` the first day after
+    departure. A habit on day t is base + slope · min(t, settles). `dual` have two numbers at a time; `switch` is the
+    day from which the second number replaces the first (32767: never).
     """
 
     kind: np.ndarray
@@ -53,6 +56,7 @@ class Residents:
     birthplace_known: np.ndarray
     activity: np.ndarray
     places: np.ndarray
+    settles: np.ndarray
     base: dict[str, np.ndarray]
     slope: dict[str, np.ndarray]
     operators: np.ndarray
@@ -62,9 +66,9 @@ class Residents:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def course(self, name: str, person: np.ndarray, day: np.ndarray) -> np.ndarray:
+    def course(self, name: str, person: np.ndarray, day: np.ndarray | int) -> np.ndarray:
         """A habit of people on days. Shapes: (n,), (n,) -> (n,) float32"""
-        return self.base[name][person] + self.slope[name][person] * day
+        return self.base[name][person] + self.slope[name][person] * np.minimum(day, self.settles[person])
 
 
 def make_residents(config: CallWorldConfig, ground: Ground, block: int, rng: np.random.Generator) -> Residents:
@@ -80,8 +84,8 @@ def make_residents(config: CallWorldConfig, ground: Ground, block: int, rng: np.
     weights = np.array(list(_ORIGINS.values())) / sum(_ORIGINS.values())
     province = np.where(kind == LOCAL, config.city.birthplace, rng.choice(origins, count, p=weights)).astype(np.int8)
     base, slope = _courses(config, kind, arrival, rng)
-    base["zipf"] = base["zipf"] + np.where(leaves, 0.3, 0.0).astype(np.float32)
-    base["radius"] = base["radius"] * np.where(leaves, 0.75, 1.0).astype(np.float32)
+    base["zipf"] = base["zipf"] + np.where(leaves, _LEAVERS_ZIPF, 0.0).astype(np.float32)
+    base["radius"] = base["radius"] * np.where(leaves, _LEAVERS_RADIUS, 1.0).astype(np.float32)
     base["centre_km"] = base["centre_km"] * np.where(leaves, _LEAVERS_KM, 1.0).astype(np.float32)
     known = rng.random(count) < config.resident_coverage
     operators, dual, switch = _numbers(config, province, arrival, rng)
@@ -99,6 +103,7 @@ def make_residents(config: CallWorldConfig, ground: Ground, block: int, rng: np.
         birthplace_known=known & (rng.random(count) >= config.no_birthplace),
         activity=activity,
         places=_places(config, ground, base, student, kind, rng),
+        settles=np.where(kind == NEWCOMER, arrival + MOVING_DAYS, config.calendar.days).astype(np.float32),
         base=base,
         slope=slope,
         operators=operators,
@@ -110,8 +115,7 @@ def make_residents(config: CallWorldConfig, ground: Ground, block: int, rng: np.
 def _kinds(config: CallWorldConfig, block: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Kind and day of arrival, so that groups have the size of the study among those with known birthplaces."""
     up = config.scale / (config.resident_coverage * (1 - config.no_birthplace) * (1 + config.dual_sim))
-    days = config.calendar.days
-    per_day = STUDY_NEW * up * np.ones(days) / DAYS_PER_WEEK
+    per_day = STUDY_NEW * up * np.tile(config.arrivals, config.calendar.weeks)
     per_day[DAYS_PER_WEEK : 2 * DAYS_PER_WEEK] *= config.newcomers
     arrived = np.concatenate([np.full(_part(n, block, config.blocks), day) for day, n in enumerate(per_day)])
     locals_, settled = (_part(n * up, block, config.blocks) for n in (STUDY_LOCALS, STUDY_SETTLED))
@@ -139,8 +143,9 @@ def _courses(
         base[name], slope[name] = (at - per_day * since).astype(np.float32), per_day.astype(np.float32)
     base["log_seconds"] += (config.person_sd * rng.standard_normal(len(kind))).astype(np.float32)
     base["outgoing"] += (0.5 * rng.standard_normal(len(kind))).astype(np.float32)
+    base["to_locals"] += (config.mixing_sd * rng.standard_normal(len(kind))).astype(np.float32)
     base["zipf"] *= np.exp(0.25 * rng.standard_normal(len(kind))).astype(np.float32)
-    base["radius"] *= np.exp(0.55 * rng.standard_normal(len(kind))).astype(np.float32)
+    base["radius"] *= np.exp(0.4 * rng.standard_normal(len(kind))).astype(np.float32)
     return base, slope
 
 
@@ -178,14 +183,14 @@ def _numbers(config: CallWorldConfig, province: np.ndarray, arrival: np.ndarray,
 def _places(config: CallWorldConfig, ground: Ground, base: dict, student: np.ndarray, kind: np.ndarray, rng):
     """Cells of home, of work towards the centre, and of others around home. Shapes: -> (R, PLACES) int32"""
     count, radius = len(kind), base["radius"].astype(np.float64)
-    x, y = around_centre(rng, base["centre_km"].astype(np.float64), np.choose(kind, [0.3, 0.0, 0.0]))
+    x, y = around_centre(rng, base["centre_km"].astype(np.float64), np.choose(kind, [0.45, 0.0, 0.0]))
     at_x, at_y = kilometres(config, *(np.array(part) for part in config.university))
     x = np.where(student, at_x + _UNIVERSITY_KM * rng.standard_normal(count), x)
     y = np.where(student, at_y + _UNIVERSITY_KM * rng.standard_normal(count), y)
     cells = [ground.nearest(x, y)]
     for place in range(1, PLACES):
-        scale = 5.0 * radius if place == 1 else 8.0 * radius * rng.standard_exponential(count)
-        distance = np.minimum(scale * rng.standard_gamma(1.5, count) / 1.5, _LONGEST_KM)
+        scale = (5.0 if place == 1 else 9.0) * radius
+        distance = np.minimum(scale * rng.standard_gamma(2.0, count) / 2.0, _LONGEST_KM)
         angle = np.arctan2(-y, -x) + rng.normal(0, 1.2, count)
         cells.append(ground.nearest(x + distance * np.cos(angle), y + distance * np.sin(angle)))
     return np.stack(cells, axis=1)

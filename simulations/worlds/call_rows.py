@@ -125,10 +125,11 @@ class BlockMaker:
         begin = np.interp(ties.begin, np.arange(days + 1), self._edges)
         end = np.interp(np.minimum(ties.end, gone), np.arange(days + 1), self._edges)
         rate = self.config.weekly_calls / self.config.ties / 7 * ties.strength
-        rate = rate * people.course("calls", ties.first, np.maximum(people.arrival[ties.first], 0) + 7)
-        tie = np.repeat(np.arange(len(ties)), rng.poisson(rate * np.maximum(end - begin, 0)))
+        most = np.maximum(people.course("calls", ties.first, ties.begin), people.course("calls", ties.first, days))
+        tie = np.repeat(np.arange(len(ties)), rng.poisson(rate * np.maximum(most * (end - begin), 0)))
         day = self._days(begin[tie] + rng.random(len(tie)) * (end - begin)[tie])
-        return tie, day, self._ms(len(tie), rng)
+        kept = rng.random(len(tie), dtype=np.float32) * most[tie] <= people.course("calls", ties.first[tie], day)
+        return tie[kept], day[kept], self._ms(int(kept.sum()), rng)
 
     def _days(self, position: np.ndarray) -> np.ndarray:
         """Days from positions on the scale of summed weights."""

@@ -2,7 +2,8 @@
 
 A tie is begun by one of its two. Whom somebody turns to depends on the habits of its group on that day: locals, people
 of the same province, other migrants, numbers of businesses, or somebody of whom nothing is known. A part of the ties
-closes a triangle: the other is a contact of a contact. The ties of one person have Zipf strengths; ties end, and new
+lies within a circle, a family or a dormitory whose members know each other, and a part closes a triangle: the other is
+a contact of a contact. The ties of one person have Zipf strengths; ties end, and new
 ones begin, at a constant rate, so that a drift of habits shows in the contacts of later weeks.
 """
 
@@ -18,8 +19,7 @@ from simulations.worlds.call_people import LOCAL, NEWCOMER, SETTLED, Residents
 TO_LOCALS, TO_TOWNSMEN, TO_MIGRANTS, TO_BUSINESSES, TO_FRINGE = range(5)
 _TRIALS = 8  # contacts of contacts that are looked at before somebody else is taken
 _NEWCOMER_WEIGHT = 0.2  # how often newcomers are turned to, beside others of their activity
-_BUSINESS_DEGREE = 70.0  # contacts in a week that a business has, about
-_BROUGHT = 0.55  # of a newcomer's ties: there on the day of arrival
+_BUSINESS_DEGREE = 90.0  # contacts in a week that a business has, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,13 @@ def make_ties(config: CallWorldConfig, people: Residents, fringe: int, rng: np.r
     """All ties of people of the city, with each other and with fringe numbers."""
     first, begin, end = _begun(config, people, rng)
     target = _targets(people, first, begin, rng)
-    closing = (rng.random(len(first)) < people.course("closing", first, begin)) & (target < TO_BUSINESSES)
+    circle = people.course("circle", first, begin)
+    among, u = target < TO_BUSINESSES, rng.random(len(first))
+    within = among & (u < circle)
+    closing = among & ~within & (u < circle + people.course("closing", first, begin))
     other = np.full(len(first), -1, dtype=np.int32)
-    plain = ~closing
+    other[within] = _of_circle(config, people, first[within], rng)
+    plain = ~closing & ~within
     other[plain] = _chosen(people, first[plain], target[plain], fringe, rng)
     _close(people, first, other, target, closing, rng)
     left = np.flatnonzero(other < 0)
@@ -54,7 +58,7 @@ def make_ties(config: CallWorldConfig, people: Residents, fringe: int, rng: np.r
     begin, end = _together(people, other, begin, end)
     kept = (begin < end) & (other != first)
     first, other, begin, end = first[kept], other[kept], begin[kept], end[kept]
-    return Ties(first, other, begin, end, _strengths(people, first, rng))
+    return Ties(first, other, begin, end, _strengths(people, first, begin, rng))
 
 
 def _begun(config: CallWorldConfig, people: Residents, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -63,13 +67,14 @@ def _begun(config: CallWorldConfig, people: Residents, rng: np.random.Generator)
     mean = 0.5 * config.ties * people.base["ties"] * people.activity
     mean = np.where(newcomer, mean * (2 - _NEWCOMER_WEIGHT), mean)
     arrival = np.maximum(people.arrival, 0)
-    stock = rng.poisson(np.where(newcomer, _BROUGHT * mean, mean))
-    renewed = rng.poisson(mean * np.where(newcomer, 1 / 20, 1 / config.tie_days) * (days - arrival))
+    stock = rng.poisson(np.where(newcomer, config.brought * mean, mean))
+    renewed = rng.poisson(mean * (days - arrival) / np.where(newcomer, config.found_days, config.tie_days))
     first = np.repeat(np.arange(len(people), dtype=np.int32), stock + renewed)
     old = np.concatenate([[0], np.cumsum(stock + renewed)])
     later = (np.arange(len(first)) - old[first]) >= stock[first]
     begin = arrival[first] + later * rng.random(len(first)) * (days - arrival[first])
-    end = begin + rng.exponential(config.tie_days, len(first))
+    life = np.where(newcomer[first] & ~later, config.brought_days, config.tie_days)
+    end = begin + life * rng.standard_exponential(len(first))
     return first, begin, end
 
 
@@ -102,6 +107,23 @@ def _chosen(people: Residents, first: np.ndarray, target: np.ndarray, fringe: in
     rows = np.flatnonzero(target == TO_FRINGE)
     other[rows] = len(people) + rng.integers(businesses, fringe, len(rows))
     return other
+
+
+def _of_circle(config: CallWorldConfig, people: Residents, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Somebody of one's own circle; oneself, and so no tie, where the circle is too small. Shapes: (n,) -> (n,)"""
+    everybody = np.arange(len(people))
+    day = np.maximum(people.arrival, 0)
+    u = rng.random(len(people))
+    local = people.course("to_locals", everybody, day)
+    town = people.course("to_townsmen", everybody, day)
+    migrants = np.where(u < local + town, 1 + people.province, 100)
+    sort = np.where((people.kind == LOCAL) | (u < local), 0, migrants)
+    order = np.lexsort((rng.random(len(people)), sort))
+    rank = np.empty(len(people), dtype=np.int64)
+    rank[order] = np.arange(len(people))
+    start = rank[first] // config.circle_size * config.circle_size
+    size = np.minimum(config.circle_size, len(people) - start)
+    return order[start + (rng.random(len(first)) * size).astype(np.int64)].astype(np.int32)
 
 
 def num_businesses(people: Residents, fringe: int) -> int:
@@ -153,14 +175,14 @@ def _together(people: Residents, other: np.ndarray, begin: np.ndarray, end: np.n
     return np.maximum(begin, arrival), np.maximum(end, arrival + (end - begin))
 
 
-def _strengths(people: Residents, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Zipf over the ties of who began them, in random order, of mean 1. Shapes: (T,) -> (T,)"""
+def _strengths(people: Residents, first: np.ndarray, begin: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Zipf over the ties of who began them, in random order, of mean 1. Shapes: (T,), (T,) -> (T,)"""
     size = np.bincount(first, minlength=len(people))
     start = np.concatenate([[0], np.cumsum(size)])
     order = np.lexsort((rng.random(len(first)), first))
     rank = np.empty(len(first))
     rank[order] = np.arange(len(first)) - start[first[order]] + 1
-    strength = rank ** -people.base["zipf"][first].astype(np.float64)
+    strength = rank ** -np.maximum(people.course("zipf", first, begin), 0.1).astype(np.float64)
     total = np.bincount(first, strength, minlength=len(people))
     return (strength * size[first] / total[first]).astype(np.float32)
 
