@@ -13,7 +13,8 @@ Conventions a writer keeps (beyond the columns in `simulations.call_tables`):
   where it is not told; a report shows no number below `smallest_cell` unless the calls are made up.
 * `prediction`: tasks "T1" (settled or local; settled is positive), "T1b", "T2" (three-way), "T3"; `split` "paper"
   (weeks 3 and 4 hold the training persons' later weeks) or "user-disjoint"; `weights` "none" or "balanced".
-* `churn`: `at_risk` 1 if only persons with a call after the window count, 0 if everybody does.
+* `churn`: `definition` says who has left, the first one in the table is the headline; `at_risk` is 1 if only persons
+  with a call after the window count, 0 if everybody does.
 * `federation`: `setting` in the order of the table: "pooled", "silo" (with one row group per operator), "federated,
   no pushes", "federated, L0", …; `families` "exact at home", "all", or "" where a row is not of a model; `slice` is
   "all" or names a share of the rows; `metric` is "f1", "auc", "feature error: degree", "verdicts that agree", ….

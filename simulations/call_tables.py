@@ -58,28 +58,28 @@ PREDICTION = TableSpec(
     "prediction.parquet",
     {
         "task": "text", "model": "text", "families": "text", "weights": "text", "split": "text", "week": "int",
-        "metric": "text", "mean": "float?", "sd": "float?", "seeds": "int", "persons": "float?",
+        "metric": "text", "mean": "float?", "sd": "float?", "seeds": "int",
     },
-    ranges={"week": _NOT_NEGATIVE, "sd": _NOT_NEGATIVE, "seeds": (1, np.inf), "persons": _NOT_NEGATIVE},
+    ranges={"week": _NOT_NEGATIVE, "sd": _NOT_NEGATIVE, "seeds": (1, np.inf)},
     key=("task", "model", "families", "weights", "split", "week", "metric"),
 )  # fmt: skip
 AS_LOCAL = TableSpec(
     "as_local.parquet",
-    {"group": "text", "week": "int", "fraction": "float?", "lo": "float?", "hi": "float?", "persons": "int"},
-    ranges={"week": (1, np.inf), "fraction": _SHARE, "lo": _SHARE, "hi": _SHARE, "persons": _NOT_NEGATIVE},
+    {"group": "text", "week": "int", "fraction": "float?", "lo": "float?", "hi": "float?"},
+    ranges={"week": (1, np.inf), "fraction": _SHARE, "lo": _SHARE, "hi": _SHARE},
     allowed={"group": FOCAL},
     key=("group", "week"),
 )
 _CHURN: dict[str, Kind] = {
-    "model": "text", "families": "text", "train_days": "int", "test_days": "int", "at_risk": "int", "metric": "text",
-    "mean": "float?", "sd": "float?", "persons": "int", "leavers": "int",
+    "definition": "text", "model": "text", "families": "text", "train_days": "int", "test_days": "int",
+    "at_risk": "int", "metric": "text", "mean": "float?", "sd": "float?", "persons": "int", "leavers": "int",
 }  # fmt: skip
 CHURN = TableSpec(
     "churn.parquet",
     _CHURN,
     ranges={"train_days": (1, np.inf), "test_days": (1, np.inf), "at_risk": _SHARE, "sd": _NOT_NEGATIVE,
             "persons": _NOT_NEGATIVE, "leavers": _NOT_NEGATIVE},
-    key=("model", "families", "train_days", "test_days", "at_risk", "metric"),
+    key=("definition", "model", "families", "train_days", "test_days", "at_risk", "metric"),
 )  # fmt: skip
 FEDERATION = TableSpec(
     "federation.parquet",

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from migrafed.integration_summary import integration_facts
 from migrafed.reports.forecast import write_report
+from migrafed.reports.integration import write_integration_report
 from migrafed.summary import result_facts
 from migrafed.terminal import Outcome, Terminal
+from simulations.call_results import INTEGRATION_TASKS, IntegrationResult
 from simulations.results import RunResult
+from simulations.sealing import task_of
 
 
 def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
     """Check the folder, rebuild `report.html`, say where it is."""
-    result = RunResult.read(options.run)
-    paths, facts = result_facts(result, write_report(result))
+    if task_of(options.run) in INTEGRATION_TASKS:
+        result = IntegrationResult.read(options.run)
+        paths, facts = integration_facts(result, write_integration_report(result))
+    else:
+        result = RunResult.read(options.run)
+        paths, facts = result_facts(result, write_report(result))
     payload = {"run": result.facts.run, "plan_hash": result.facts.plan_hash, "paths": paths}
     return Outcome(payload, f"SUCCESS {result.facts.run}, report rebuilt", facts)

@@ -34,11 +34,17 @@ from migrafed.reports.integration_study import called_local, headline_f1, study_
 from migrafed.reports.integration_words import FEATURE_WORDS, GROUP_WORDS, VERDICT_WORDS, around, said
 from migrafed.reports.privacy import privacy_context, shown_of
 from migrafed.reports.svg import Table
-from migrafed.reports.wording import MISSING, count_of, number, percent, signed
+from migrafed.reports.wording import MISSING, count_of, percent, signed
 from simulations.call_results import IntegrationResult
 from simulations.results import REPORT_FILE
 from simulations.run_tables import write_whole
 
+PUSH_WORDS = {
+    "none": "nothing",
+    "L0": "every count of foreign contacts (L0; made-up data only)",
+    "L1": "counts of foreign contacts, where there are enough of them (L1)",
+    "L2": "counts of foreign contacts with noise (L2)",
+}
 Cell = tuple[str, bool]
 """Text, and whether too few persons are behind it."""
 
@@ -85,6 +91,7 @@ def render_integration(run: IntegrationResult) -> str:
         federation=federation_picture(run),
         errors=error_table(run),
         other=other_facts(run),
+        pushes=PUSH_WORDS.get(run.facts.pushes, run.facts.pushes),
     )  # fmt: skip
 
 
@@ -97,13 +104,20 @@ def headline_of(run: IntegrationResult) -> tuple[str, str]:
     sentence += f", and away from them in {away}." if away else "."
     found = run.verdicts[(run.verdicts["newcomers"] == "new") & (run.verdicts["variant"] == "plain")]
     counts = [f"{letter} {int((found['verdict'] == letter).sum())}" for letter in ("A", "B", "C", "none")]
-    worth = conclusions(run.verdicts)
-    exposed, alike = int((worth["survives"] == "no").sum()), int((worth["specific"] == "no").sum())
     detail = (
-        f"Verdicts over {count_of(len(found), 'feature')}: {', '.join(counts)}. "
-        f"{exposed} do not survive a fixed number of calls, and in {alike} placebo locals move alike."
+        f"Verdicts over {count_of(len(found), 'feature')}: {', '.join(counts)}. {_worth(conclusions(run.verdicts))}"
     )
     return sentence, detail
+
+
+def _worth(found: pd.DataFrame) -> str:
+    """How many verdicts stand when the number of calls is fixed and when placebo locals are asked."""
+    survive, rarefied = int((found["survives"] == "yes").sum()), int((found["survives"] != "").sum())
+    alike, asked = int((found["specific"] == "no").sum()), int((found["specific"] != "").sum())
+    return (
+        f"{survive} of the {rarefied} that can be tested with a fixed number of calls survive it; in {alike} of "
+        f"{asked} placebo locals, who only look new, move alike."
+    )
 
 
 def _key_figures(run: IntegrationResult) -> Iterator[tuple[str, str]]:
@@ -175,12 +189,12 @@ def verdict_table(run: IntegrationResult, newcomers: str) -> Table | None:
     rows = run.verdicts[run.verdicts["newcomers"] == newcomers]
     if rows.empty:
         return None
-    columns = ("Feature", "Verdict", "d to settled", "d to locals", "settled's own d", "Why")
+    columns = ("Feature", "Verdict", "to settled migrants", "to locals", "settled to locals")
     lines = []
     for _, row in rows.iterrows():
         name = FEATURE_WORDS[str(row["feature"])] + (" · fixed number of calls" if row["variant"] == "rarefied" else "")
         numbers = (around(*(float(row[f"{d}{end}"]) for end in ("", "_lo", "_hi"))) for d in ("d_ns", "d_nl", "d_sl"))
-        lines.append((name, str(row["verdict"]), *numbers, str(row["reason"])))
+        lines.append((name, str(row["verdict"]), *numbers))
     return Table(columns, tuple(lines))
 
 
@@ -235,10 +249,10 @@ def _score_tables(run: IntegrationResult) -> dict[str, list[tuple[str, Table]]]:
     return tables
 
 
-def groups_in_short(groups: pd.DataFrame) -> str:
+def groups_in_short(run: IntegrationResult) -> str:
     """Persons of each group of all operators, in one line for the terminal."""
-    whole = groups[(groups["operator"] == "") & (groups["week"] == 0)]
-    return ", ".join(f"{number(float(row['persons']), digits=6)} {row['group']}" for _, row in whole.iterrows())
+    whole = run.groups[(run.groups["operator"] == "") & (run.groups["week"] == 0)]
+    return ", ".join(f"{_persons(float(row['persons']), run)[0]} {row['group']}" for _, row in whole.iterrows())
 
 
 def score_in_short(run: IntegrationResult) -> str:

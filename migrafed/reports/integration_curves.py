@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from integration.analysis.conclusions import conclusions
 from integration.weeks import DAYS_PER_WEEK
 from migrafed.reports.integration_words import (
     FEATURE_WORDS,
@@ -14,6 +15,7 @@ from migrafed.reports.integration_words import (
     GROUP_MARKERS,
     GROUP_WORDS,
     VERDICT_WORDS,
+    around,
     feature_words,
     said,
     with_interval,
@@ -96,8 +98,15 @@ def _caption(run: IntegrationResult, feature: str, variant: str) -> str:
     mine = found[(found["feature"] == feature) & (found["variant"] == variant) & (found["newcomers"] == "new")]
     if mine.empty:
         return "Balanced panel; bars are 95 % intervals over persons. No verdict was asked for."
-    letter, reason = str(mine["verdict"].iloc[0]), str(mine["reason"].iloc[0])
-    return f"{VERDICT_WORDS[letter]} ({reason})."
+    row = mine.iloc[0]
+    if row["verdict"] == "none":
+        return f"No verdict: {row['reason']}."
+    change = around(*(float(row[f"d_nl{end}"]) for end in ("", "_lo", "_hi")))
+    words = f"{VERDICT_WORDS[str(row['verdict'])]}. Newcomers' distance to locals changes by {change}."
+    if variant == "plain":
+        worth = conclusions(found).set_index("feature")["statement"]
+        words += f" The verdict {worth[feature]}."
+    return words
 
 
 def _days_caption(rows: pd.DataFrame) -> str:
@@ -144,12 +153,12 @@ def as_local_picture(run: IntegrationResult) -> Picture | None:
         svg = sheet.svg("Who is taken for a local", f"Share of {_listed(groups)} called local by week. {_told(rows)}")
     body = tuple(
         (GROUP_WORDS[str(row["group"])], str(row["period"]), percent(float(row["mean"])), percent(float(row["lo"])),
-         percent(float(row["hi"])), f"{int(row['persons']):,}")
+         percent(float(row["hi"])))
         for _, row in rows.sort_values(["group", "period"]).iterrows()
     )  # fmt: skip
     caption = (
         "The classifier was trained on settled migrants and locals of week 2 and never saw a new migrant. Of groups it "
         "was trained on, week 2 shows the other half of the persons. Bars are 95 % intervals over persons."
     )
-    table = Table(("Group", "Week", "Called local", "From", "To", "Persons"), body)
+    table = Table(("Group", "Week", "Called local", "From", "To"), body)
     return Picture("fig-as-local", "Who is taken for a local", said(run.facts, caption), svg, table)

@@ -80,7 +80,7 @@ def _squares(axes: Axes, rows: pd.DataFrame, tall: float, shrink: float, group: 
 def _shade(value: float, group: str) -> tuple[str, float]:
     """Colour and opacity of a log-odds; of squares that are not told, grey."""
     if math.isnan(value):
-        return "grid", 1.0
+        return "grid", 0.6
     if group == "all":
         return "ink", round(float(np.clip(1 + value / 8, 0.06, 0.95)), 1)  # log P_all: 1 in 3000 is nearly white
     step = int(np.searchsorted(_STEPS, abs(value))) - 1
@@ -91,21 +91,22 @@ def _shade(value: float, group: str) -> tuple[str, float]:
 
 def _marks(axes: Axes, run: IntegrationResult, shrink: float) -> None:
     latitude, longitude = run.facts.city.centre
-    _mark(axes, longitude * shrink, latitude, "centre", "+")
+    _mark(axes, longitude * shrink, latitude, "centre", "+", above=True)
     if run.facts.city.name == "Shanghai":
         name, lat, lon = HOT_SPOT
-        _mark(axes, lon * shrink, lat, name, "x")
+        _mark(axes, lon * shrink, lat, name, "x", above=False)
 
 
-def _mark(axes: Axes, x: float, y: float, words: str, marker: str) -> None:
+def _mark(axes: Axes, x: float, y: float, words: str, marker: str, *, above: bool) -> None:
     axes.plot([x], [y], marker=marker, color=INK["ink"], markersize=6, markeredgewidth=1.4, zorder=4)
-    axes.annotate(words, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7.5, color=INK["ink"], zorder=5)
+    axes.annotate(words, (x, y), xytext=(0, 6 if above else -12), textcoords="offset points", ha="center", fontsize=7,
+                  color=INK["ink"], zorder=5)  # fmt: skip
 
 
 def _caption(run: IntegrationResult, group: str) -> str:
     side = number(run.facts.cell_km, digits=2)
     if group == "all":
-        return f"log P(square) of locals, settled and new migrants together, squares of {side} km; darker is more."
+        return f"log P(square) of locals, settled and new migrants together, squares of {side} km; stronger is more."
     return (
         f"log P({GROUP_WORDS[group]} in a square) − log P(everybody in it), squares of {side} km. Orange: more of them "
         "than of everybody; blue: fewer; strongest from 2, a factor of 7."

@@ -22,6 +22,8 @@ TASK_WORDS = {
 }
 _CALLED = " called "
 _ERROR = "feature error: "
+_PLAIN_MODEL = "logistic regression"
+"""Needs no naming: every row is of it that names no model."""
 
 
 def cell(mean: float, sd: float = math.nan) -> str:
@@ -54,7 +56,7 @@ def _labelled(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     groups = []
     for (model, families), part in rows.groupby(["model", "families"], sort=False):
         told = str(model) if families in ("", "none") else f"{families} · {model}"
-        groups.append((told, part))
+        groups.append((told.removesuffix(f" · {_PLAIN_MODEL}"), part))
     return groups
 
 
@@ -68,7 +70,7 @@ def _columns(rows: pd.DataFrame) -> list[tuple[int, str]]:
 def _column_words(week: int, split: str) -> str:
     if week <= 2:
         return f"Week {week}, other half"
-    return f"Week {week}, {'all (paper split)' if split == 'paper' else 'unseen persons'}"
+    return f"Week {week}, {'paper split' if split == 'paper' else 'unseen'}"
 
 
 def class_table(run: IntegrationResult) -> Table | None:
@@ -107,10 +109,16 @@ def confusion_table(run: IntegrationResult) -> Table | None:
     return Table(("Truly", *(f"called {name}" for name in names)), tuple(lines))
 
 
+def headline_churn(run: IntegrationResult) -> pd.DataFrame:
+    """AUC with all features of persons at risk, by the first definition of leaving."""
+    rows = run.churn[run.churn["definition"] == (run.churn["definition"].iloc[0] if len(run.churn) else "")]
+    return rows[(rows["at_risk"] == 1) & (rows["families"] == "all") & (rows["metric"] == "auc") & rows["mean"].notna()]
+
+
 def churn_pictures(run: IntegrationResult) -> list[Picture]:
     """AUC by days trained on and days tested on, one square matrix for each model, persons at risk only."""
-    rows = run.churn
-    rows = rows[(rows["at_risk"] == 1) & (rows["families"] == "all") & (rows["metric"] == "auc")]
+    rows = headline_churn(run)
+    rows = rows[rows.groupby("model")["train_days"].transform("nunique") > 1]
     return [_matrix(run, str(model), part) for model, part in rows.groupby("model", sort=False)]
 
 
@@ -120,7 +128,7 @@ def _matrix(run: IntegrationResult, model: str, rows: pd.DataFrame) -> Picture:
     spread = {(int(row["train_days"]), int(row["test_days"])): float(row["sd"]) for _, row in rows.iterrows()}
     low, high = float(rows["mean"].min()), float(rows["mean"].max())
     name, title = f"fig-churn-{model.replace(' ', '-')}", f"Early leavers, {model}"
-    with Sheet(name, 3.7, 0.9 + 0.42 * len(train)) as sheet:
+    with Sheet(name, 3.7, 0.9 + 0.3 * len(train)) as sheet:
         (axes,) = sheet.axes()
         for (k1, k2), value in values.items():
             if math.isnan(value):
@@ -128,7 +136,7 @@ def _matrix(run: IntegrationResult, model: str, rows: pd.DataFrame) -> Picture:
             x, y = test.index(k2), train.index(k1)
             depth = 0.08 + 0.5 * (value - low) / max(high - low, 1e-9)
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=INK["federated"], alpha=depth, linewidth=0))
-            axes.text(x, y, f"{value:.3f}", ha="center", va="center", fontsize=8, color=INK["ink"])
+            axes.text(x, y, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=INK["ink"])
         axes.set_xlim(-0.5, len(test) - 0.5)
         axes.set_ylim(len(train) - 0.5, -0.5)
         axes.set_xticks(range(len(test)), [str(day) for day in test])
@@ -164,14 +172,16 @@ def churn_table(run: IntegrationResult) -> Table | None:
         return None
     days = sorted(int(day) for day in rows["test_days"].unique())
     lines = []
-    for (model, families, at_risk, metric), part in rows.groupby(
-        ["model", "families", "at_risk", "metric"], sort=False
+    for (definition, model, families, at_risk, metric), part in rows.groupby(
+        ["definition", "model", "families", "at_risk", "metric"], sort=False
     ):
         known = {int(row["test_days"]): cell(float(row["mean"]), float(row["sd"])) for _, row in part.iterrows()}
         who = "at risk" if at_risk == 1 else "everybody, the already silent included"
-        lines.append((f"{model} · {families} · {METRICS.get(str(metric), metric)} · {who}",
+        lines.append((f"{definition} · {model} · {families} · {METRICS.get(str(metric), metric)} · {who}",
                       *(known.get(day, MISSING) for day in days)))  # fmt: skip
-    return Table(("Model, features, score, persons", *(f"{count_of(day, 'day')}" for day in days)), tuple(lines))
+    return Table(
+        ("Who has left, model, features, score, persons", *(f"{count_of(day, 'day')}" for day in days)), tuple(lines)
+    )
 
 
 def federation_picture(run: IntegrationResult, metric: str = "f1") -> Picture | None:

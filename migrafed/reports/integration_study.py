@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from integration.rules import EARTH_KM
-from migrafed.reports.integration_scores import cell
+from migrafed.reports.integration_scores import cell, headline_churn
 from migrafed.reports.svg import Table
-from migrafed.reports.wording import MISSING, number, percent
+from migrafed.reports.wording import MISSING, count_of, number, percent
 from simulations.call_results import IntegrationResult
 
 PAPER_F1 = 0.82
@@ -87,7 +87,7 @@ def _distances(run: IntegrationResult) -> tuple[str, str]:
         return MISSING, OPEN
     words = ", ".join(f"{group} {found[group]:.1f} km" for group in ("local", "settled", "new") if group in found)
     others = max(found[group] for group in ("settled", "new") if group in found)
-    return f"mean distance to the centre: {words}", HOLDS if found["local"] > others else FAILS
+    return f"mean distance to the centre, squares told: {words}", HOLDS if found["local"] > others else FAILS
 
 
 def _new_verdicts(run: IntegrationResult) -> pd.DataFrame:
@@ -153,11 +153,9 @@ def _f1(run: IntegrationResult) -> tuple[str, str]:
 
 
 def _auc(run: IntegrationResult) -> dict[tuple[str, int, int], float]:
-    rows = run.churn
-    rows = rows[(rows["at_risk"] == 1) & (rows["families"] == "all") & (rows["metric"] == "auc") & rows["mean"].notna()]
     return {
         (str(row["model"]), int(row["train_days"]), int(row["test_days"])): float(row["mean"])
-        for _, row in rows.iterrows()
+        for _, row in headline_churn(run).iterrows()
     }
 
 
@@ -169,11 +167,13 @@ def _best_model(auc: dict[tuple[str, int, int], float]) -> str:
 
 def _more_days(run: IntegrationResult) -> tuple[str, str]:
     auc = _auc(run)
+    if not auc:
+        return MISSING, OPEN
     same = {k2: value for (model, k1, k2), value in auc.items() if k1 == k2 and model == _best_model(auc)}
     if len(same) < 2:
         return MISSING, OPEN
     first, last = min(same), max(same)
-    told = f"AUC {same[first]:.3f} with {first} day(s), {same[last]:.3f} with {last} ({_best_model(auc)})"
+    told = f"AUC {same[first]:.3f} with {count_of(first, 'day')}, {same[last]:.3f} with {last} ({_best_model(auc)})"
     return told, HOLDS if same[last] > same[first] else FAILS
 
 
@@ -187,5 +187,5 @@ def _first_days(run: IntegrationResult) -> tuple[str, str]:
     if not few or (model, longest, longest) not in auc:
         return MISSING, OPEN
     first, full = auc[model, min(few), longest], auc[model, longest, longest]
-    told = f"on {longest} days: AUC {first:.3f} trained on {min(few)} days, {full:.3f} on {longest} ({model})"
+    told = f"on {longest} days: AUC {first:.3f} trained on {min(few)}, {full:.3f} on {longest} ({model})"
     return told, HOLDS if first >= full - _FLAT else FAILS
