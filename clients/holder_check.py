@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from clients.check_report import CheckedHolder, Report, Sample, balance_findings, share, size_in_words
 from clients.holder_config import HolderSettings
 from clients.public_inputs import PublicInputs, read_public_inputs
 from clients.release_store import CAMPAIGN, ReleaseStore
@@ -29,59 +28,13 @@ from privacy.accounting import cost_of
 from privacy.campaign import campaign_events
 from privacy.ledger import verify_ledger
 from privacy.plan import CountReleasePlan
-from protocol.errors import DataError, MigrafedError
 from tables.balance import Balance
-from tables.checks import Finding, check_schema
+from tables.checks import check_schema
 from tables.keyed_hash import KeyedHash
-from tables.sources import BATCH_ROWS, RowSource
+from tables.sources import RowSource
 from tables.times import local_days
 
 MUCH, MANY_TIMES = 0.05, 5.0  # a key has much of the rows: this share, and so many times that of a key on average
-
-
-@dataclass(frozen=True)
-class CheckedHolder:
-    """What every check found, and where the rows of the sample would go.
-
-    Args:
-        findings: In the order of the checks.
-        rows: Rows of the sample.
-        balance: Rows of the sample in and out of every step of the ingest; None where it could not run.
-    """
-
-    findings: tuple[Finding, ...]
-    rows: int = 0
-    balance: Balance | None = None
-
-    @property
-    def failed(self) -> int:
-        """How many checks failed."""
-        return sum(finding.status == "failed" for finding in self.findings)
-
-
-@dataclass
-class _Report:
-    """Findings so far. A check that fails with an error of ours becomes a finding, and the checks go on."""
-
-    findings: list[Finding] = field(default_factory=list)
-
-    def ok(self, check: str, found: str, *, column: str = "") -> None:
-        self.findings.append(Finding(check=check, column=column, status="ok", found=found, way_out=""))
-
-    def note(self, check: str, found: str, way_out: str, *, column: str = "") -> None:
-        self.findings.append(Finding(check=check, column=column, status="note", found=found, way_out=way_out))
-
-    def failed(self, check: str, found: str, way_out: str, *, column: str = "") -> None:
-        self.findings.append(Finding(check=check, column=column, status="failed", found=found, way_out=way_out))
-
-    @contextmanager
-    def trying(self, check: str) -> Iterator[None]:
-        """An error of ours inside is the finding of this check."""
-        try:
-            yield
-        except MigrafedError as error:
-            way_out = error.way_out if isinstance(error, DataError) else ""
-            self.failed(check, str(error).removesuffix(way_out).rstrip("; "), way_out or "see there")
 
 
 def check_holder(
@@ -95,7 +48,7 @@ def check_holder(
         rows: Size of the sample.
         stages: Told how far it is.
     """
-    listener, report = stages or Unheard(), _Report()
+    listener, report = stages or Unheard(), Report()
     policy_findings(settings, report)
     public = public_findings(settings, report)
     with stage(listener, "sample"):
@@ -113,7 +66,7 @@ def check_holder(
     return CheckedHolder(tuple(report.findings), len(sample), balance)
 
 
-def public_findings(settings: HolderSettings, report: _Report) -> PublicInputs | None:
+def public_findings(settings: HolderSettings, report: Report) -> PublicInputs | None:
     """City list, held cities, keywords and grid."""
     with report.trying("public inputs"):
         public = read_public_inputs(settings)
@@ -127,13 +80,13 @@ def public_findings(settings: HolderSettings, report: _Report) -> PublicInputs |
 
 
 def _sample_of(
-    settings: HolderSettings, open_rows: Callable[[], RowSource], report: _Report, *, rows: int
+    settings: HolderSettings, open_rows: Callable[[], RowSource], report: Report, *, rows: int
 ) -> pa.Table | None:
     """Rows from all over the source, if it can be opened and has the columns."""
     columns = settings.config.job_queries.columns()
     with report.trying("files"):
         source = open_rows()
-        report.ok("files", _size(source))
+        report.ok("files", size_in_words(source))
         found = check_schema(source.schema, settings.config.job_queries.contract())
         report.findings += found
         if any(finding.status == "failed" for finding in found):
@@ -145,7 +98,7 @@ def _sample_of(
     return None
 
 
-def policy_findings(settings: HolderSettings, report: _Report) -> None:
+def policy_findings(settings: HolderSettings, report: Report) -> None:
     """Whether the policy allows the release, what it costs, and what the ledger has left."""
     config = settings.config
     with report.trying("policy"):
@@ -180,18 +133,18 @@ def _ledger_state(settings: HolderSettings, mechanism: CountReleasePlan) -> str:
     return f"{len(book.campaigns[CAMPAIGN].served)} steps released, left: {book.left_in_words}"
 
 
-def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report) -> None:
+def column_findings(settings: HolderSettings, sample: pa.Table, report: Report) -> None:
     """Types, times, zones and persons."""
     source, calendar = settings.config.job_queries, settings.calendar
     for name in source.columns():
-        report.ok("missing values", _share(sample[name].null_count / len(sample)), column=name)
+        report.ok("missing values", share(sample[name].null_count / len(sample)), column=name)
     with report.trying("times"):
         days = local_days(sample[source.time], zone=calendar.zone, naive=source.naive_times)
         shares = np.bincount(days.status, minlength=4) / len(sample)
         inside = (calendar.step_of(days.days)[days.status == 0] >= 0).mean() if shares[0] else 0.0
         found = (
-            f"readable {_share(shares[0])}, missing {_share(shares[1])}, without zone {_share(shares[2])}, unreadable "
-            f"{_share(shares[3])}; of the readable inside the grid {_share(inside)}"
+            f"readable {share(shares[0])}, missing {share(shares[1])}, without zone {share(shares[2])}, unreadable "
+            f"{share(shares[3])}; of the readable inside the grid {share(inside)}"
         )
         if not shares[0]:
             report.failed("times", found, "name their zone in naive_times, or give times with one", column=source.time)
@@ -202,7 +155,7 @@ def column_findings(settings: HolderSettings, sample: pa.Table, report: _Report)
     person_findings(sample[source.user], source.user, report)
 
 
-def person_findings(column: pa.ChunkedArray, name: str, report: _Report) -> None:
+def person_findings(column: pa.ChunkedArray, name: str, report: Report) -> None:
     """How many persons there are, and whether one key has so many rows that it may stand for several."""
     users = plain(_combined(column)).dictionary_encode()
     codes = users.indices.fill_null(0).to_numpy(zero_copy_only=False)
@@ -211,7 +164,7 @@ def person_findings(column: pa.ChunkedArray, name: str, report: _Report) -> None
         report.failed("persons", "nobody: every key is missing", "name the column of user keys", column=name)
         return
     persons, most = int((rows > 0).sum()), float(rows.max() / rows.sum())
-    found = f"{persons / len(column):.3f} per row of the sample; the key with most rows has {_share(most)} of them"
+    found = f"{persons / len(column):.3f} per row of the sample; the key with most rows has {share(most)} of them"
     if most > max(MUCH, MANY_TIMES / persons):
         way_out = "a key that stands for all who are unknown (0, null, guest) protects none of them: make it null"
         report.note("persons", found, way_out, column=name)
@@ -219,7 +172,7 @@ def person_findings(column: pa.ChunkedArray, name: str, report: _Report) -> None
         report.ok("persons", found, column=name)
 
 
-def content_findings(settings: HolderSettings, sample: pa.Table, public: PublicInputs, report: _Report) -> None:
+def content_findings(settings: HolderSettings, sample: pa.Table, public: PublicInputs, report: Report) -> None:
     """City codes, addresses and texts: what is recognised of them."""
     source = settings.config.job_queries
     own = [public.cities.index[code] for code in public.held]
@@ -227,7 +180,7 @@ def content_findings(settings: HolderSettings, sample: pa.Table, public: PublicI
         if name is not None:
             codes = indices_of_codes(_texts(sample[name].drop_null()), public.cities.index)
             known, held = (float(good.mean()) if len(codes) else 0.0 for good in (codes >= 0, np.isin(codes, own)))
-            found = f"unknown codes {_share(1 - known)}" + (f", held {_share(held)}" if role == "origin" else "")
+            found = f"unknown codes {share(1 - known)}" + (f", held {share(held)}" if role == "origin" else "")
             _graded(report, role, name, found, good=held if role == "origin" else known, empty=not len(codes))
     if source.ip is not None and source.ip_database is not None:
         with report.trying("addresses"):
@@ -250,7 +203,7 @@ def balance_of(settings: HolderSettings, sample: pa.Table, public: PublicInputs)
     """The steps of the ingest on the sample, under a secret that is thrown away, in a folder that is removed."""
     with tempfile.TemporaryDirectory(prefix="migrafed-check-") as folder:
         staged = ingest(
-            _Sample(sample),
+            Sample(sample),
             settings.config.job_queries,
             calendar=settings.calendar,
             cities=public.cities,
@@ -266,36 +219,7 @@ def balance_of(settings: HolderSettings, sample: pa.Table, public: PublicInputs)
     return staged.balance
 
 
-def balance_findings(balance: Balance, report: _Report) -> None:
-    """How much of the sample is left, and the largest reasons for what is not."""
-    left = balance.rows_out / balance.rows_in
-    reasons = sorted(balance.dropped().items(), key=lambda item: -item[1])[:3]
-    largest = "; ".join(f"{name} {_share(rows / balance.rows_in)}" for name, rows in reasons)
-    found = f"{_share(left)} of the rows would be counted" + (f"; dropped most: {largest}" if largest else "")
-    if left:
-        report.ok("ingest", found)
-    else:
-        report.failed("ingest", found, "see the shares below: nothing of this sample would be released")
-
-
-class _Sample:
-    """A table in memory as a `RowSource`."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table, self.name, self.schema = table, "sample", table.schema
-        self.rows: int | None = len(table)
-        self.bytes: int | None = table.nbytes
-
-    def batches(self, columns: Sequence[str], *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """All of it."""
-        yield from self._table.select(list(columns)).to_batches(max_chunksize=rows)
-
-    def sample(self, columns: Sequence[str], *, rows: int) -> pa.Table:
-        """Its beginning."""
-        return self._table.select(list(columns)).slice(0, rows)
-
-
-def _graded(report: _Report, check: str, column: str, found: str, *, good: float, empty: bool = False) -> None:
+def _graded(report: Report, check: str, column: str, found: str, *, good: float, empty: bool = False) -> None:
     """Failed where nothing at all is recognised; the share says the rest."""
     if good or empty:
         report.ok(check, found, column=column)
@@ -314,16 +238,7 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
 
 def _shares(values: np.ndarray, names: type[OriginStatus] | type[TextStatus] | type[Place]) -> str:
     return ", ".join(
-        f"{name.name.lower().replace('_', ' ')} {_share(share)}"
+        f"{name.name.lower().replace('_', ' ')} {share(part)}"
         for name in names
-        if (share := float((values == name).mean())) or not name
+        if (part := float((values == name).mean())) or not name
     )
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def _size(source: RowSource) -> str:
-    parts = [] if source.rows is None else [f"{source.rows:,} rows"]
-    return ", ".join([*parts, *([] if source.bytes is None else [f"{source.bytes / 1e6:,.1f} MB"])]) or source.name

@@ -204,5 +204,8 @@ def load_holder(path: Path) -> HolderSettings:
         PlanError: no such file, not TOML, a missing section, an unknown key (the nearest valid one is named), or a
             value that breaks a rule.
     """
-    config = parse_config(HolderConfig, read_toml(path, what="holder's settings"), where=path.name)
+    values = read_toml(path, what="holder's settings")
+    if "calls" in values:
+        raise PlanError(f"{path.name} has call records ([calls]), and counts are released of [job_queries] only")
+    config = parse_config(HolderConfig, values, where=path.name)
     return HolderSettings(config, path.parent)

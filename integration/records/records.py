@@ -173,20 +173,24 @@ def refuse_lost_zeros(
     Raises:
         DataError: they are.
     """
-    own = open_source(subscribers.subscribers, base=base, engine=engine)
-    kinds = {
-        column: _kind(source, column)
-        for source, column in ((rows, calls.caller), (rows, calls.callee), (own, subscribers.number))
-        if column in source.schema.names
-    }
+    kinds = number_kinds(rows, calls, subscribers, base, engine)
     if len(set(kinds.values())) > 1:
-        found = ", ".join(f"'{column}' {kind}" for column, kind in kinds.items())
+        found = ", ".join(f"{column} {kind}" for column, kind in kinds.items())
         raise DataError(
             f"numbers are integers in one place and texts in another ({found}), and integers lose leading zeros",
             way_out="write them as texts wherever they are made",
-            source=own.name,
+            source=subscribers.subscribers,
             column=subscribers.number,
         )
+
+
+def number_kinds(
+    rows: RowSource, calls: CallSource, subscribers: SubscriberSource, base: Path, engine: Engine | None
+) -> dict[str, str]:
+    """Whether each column of numbers, "table: column", has "integer"s or "text"s, as far as it is there."""
+    own = open_source(subscribers.subscribers, base=base, engine=engine)
+    columns = [("calls", rows, calls.caller), ("calls", rows, calls.callee), ("subscribers", own, subscribers.number)]
+    return {f"{table}: {name}": _kind(source, name) for table, source, name in columns if name in source.schema.names}
 
 
 def _kind(source: RowSource, column: str) -> str:

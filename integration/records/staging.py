@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ def stage_calls(
     out: Path,
     buckets: int = 16,
     seed: int = 0,
+    refuse_useless: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> StagedCalls:
     """Stage all calls of a table into the folder `out`, which must not exist; nothing is left when it stops half way.
@@ -60,6 +61,7 @@ def stage_calls(
         out: Where `week=1/bucket=0/part-0.parquet`, … will be.
         buckets: Of each week; more take less memory.
         seed: Of the pseudo-random number of each call.
+        refuse_useless: Whether a table without one call that counts is an error, and one without a known cell.
         progress: Called with the records read so far.
 
     Raises:
@@ -78,6 +80,9 @@ def stage_calls(
         shutil.rmtree(folder, ignore_errors=True)
     try:
         staged = _read(rows, reader, raw, calendar.weeks, buckets, progress)
+        if refuse_useless:
+            _some_are_left(rows.name, staged.balance)
+            _some_are_located(rows.name, staged.noted, staged.balance.rows_out)
         merged = _merge(raw, draft, calendar.weeks, buckets)
         draft.rename(out)
     finally:
@@ -113,8 +118,6 @@ def _read(
             by_day = by_day + read.by_day
             if progress is not None:
                 progress(balance.rows_in)
-        _some_are_left(rows.name, balance)
-        _some_are_located(rows.name, noted, balance.rows_out)
     return StagedCalls(out, weeks, buckets, balance, noted, tuple(by_day.tolist()))
 
 
@@ -129,7 +132,7 @@ def _some_are_left(name: str, balance: Balance) -> None:
         )
 
 
-def _some_are_located(name: str, noted: dict[str, int], rows: int) -> None:
+def _some_are_located(name: str, noted: Mapping[str, int], rows: int) -> None:
     if noted[UNKNOWN_CELL] and noted[UNKNOWN_CELL] + noted[NOT_LOCATED] == rows:
         raise DataError(
             f"not one of the cells of its calls is in the list of cells ({noted[UNKNOWN_CELL]} rows have another)",

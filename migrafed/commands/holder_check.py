@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clients.holder_check import CheckedHolder, check_holder
+from clients.call_check import check_calls
+from clients.call_config import has_calls, load_call_holder
+from clients.check_report import CheckedHolder
+from clients.holder_check import check_holder
 from clients.holder_config import load_holder
 from clients.holder_rows import open_rows, opened_engine
 from migrafed.terminal import Outcome, Terminal
 from tables.checks import Finding
+from tables.engine import Engine
 
 STAYS = "this output is made of raw rows: it stays with the holder"
 _MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
@@ -22,18 +26,28 @@ _MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
 
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Check the file and a sample of what it names; print what every check found."""
-    settings = load_holder(options.file)
+    check = _check_of(options, terminal)
     with (
         tempfile.TemporaryDirectory(prefix="migrafed-check-") as folder,
         opened_engine(options.backend, Path(folder)) as engine,
     ):
-        rows = partial(open_rows, settings, engine)
-        checked = check_holder(settings, rows, rows=options.rows, stages=terminal.progress)
+        checked = check(engine)
     checks = len(checked.findings)
     title = f"FAILED {checked.failed} of {checks} checks" if checked.failed else f"SUCCESS {checks} checks"
     facts = [("sample", f"{checked.rows:,} rows"), ("changed", "nothing"), ("keep", STAYS)]
     above = [*_table(checked.findings), *_balance(checked)]
     return Outcome(_payload(checked), title, facts, above=above, exit_code=2 if checked.failed else 0)
+
+
+def _check_of(options: argparse.Namespace, terminal: Terminal) -> Callable[[Engine], CheckedHolder]:
+    """The check that fits the file, which is read already."""
+    if has_calls(options.file):
+        holder = load_call_holder(options.file)
+        return lambda engine: check_calls(holder, engine, rows=options.rows, stages=terminal.progress)
+    settings = load_holder(options.file)
+    return lambda engine: check_holder(
+        settings, partial(open_rows, settings, engine), rows=options.rows, stages=terminal.progress
+    )
 
 
 def _payload(checked: CheckedHolder) -> dict[str, Any]:
