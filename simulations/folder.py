@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import logging
 import os
 import platform
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,21 @@ import tomli_w
 
 from protocol.errors import RunFolderError
 from protocol.plan import Plan, parse_plan
-from simulations.results import FACTS_FILE, PLAN_FILE
+from simulations.results import FACTS_FILE, LOG_FILE, PLAN_FILE
 from simulations.run_tables import write_whole
 
 JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE = "journal.sqlite", "env.txt", ".lock"
 _PACKAGES = ("flwr", "torch", "torch-geometric", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "holidays")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What `simulate` hands to the command line."""
+
+    folder: Path
+    run: str
+    plan_hash: str
+    seconds: float
 
 
 def run_name(plan: Plan) -> str:
@@ -108,3 +120,18 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def flower_log(folder: Path) -> Iterator[None]:
+    """Flower's own log lines go to the run's log file, not to the terminal."""
+    logger = logging.getLogger("flwr")
+    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    kept, propagate = list(logger.handlers), logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        handler.close()
+        logger.handlers, logger.propagate = kept, propagate

@@ -7,6 +7,7 @@ from typing import Any
 
 from clients.agent import HolderAgent
 from clients.app import relay
+from clients.correspondence import Correspondence
 from clients.custody import Custody
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan
@@ -26,6 +27,7 @@ class SimulatedHolders:
         stage: The stage they take part in.
         custodies: Ledgers of the holders whose people are protected.
         mechanism: Noise of every training step, if the plan trains privately.
+        letters: What holders send to each other, by name, where the stage is an exchange.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class SimulatedHolders:
         *,
         custodies: Mapping[str, Custody] | None = None,
         mechanism: DPSGDPlan | None = None,
+        letters: Mapping[str, Correspondence] | None = None,
     ) -> None:
-        known = custodies or {}
+        known, mail = custodies or {}, letters or {}
         self.plan, self.task, self.stage, self.tables = plan, task, stage, tables
         self.agents = {
             name: HolderAgent(
@@ -49,6 +52,7 @@ class SimulatedHolders:
                 {stage.name: stage.share},
                 custody=known.get(name),
                 mechanism=mechanism,
+                letters=mail.get(name),
             )
             for name, own in tables.items()
         }

@@ -6,10 +6,8 @@ is in the journal, so Ctrl-C or a crash loses at most the round in progress and 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from simulations.card_releases import Run
 from simulations.cards import run_card
 from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
-from simulations.folder import JOURNAL_FILE, locked, new_folder, resumed_folder, run_name
+from simulations.folder import JOURNAL_FILE, RunSummary, flower_log, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, add_rows, forecast_all
 from simulations.holdings import Holdings
 from simulations.progress import Progress, SilentProgress
@@ -42,7 +40,7 @@ from simulations.protection import (
 )
 from simulations.ray_engine import check_ray
 from simulations.records import records_of
-from simulations.results import LOG_FILE, MODEL_FILE, write_run
+from simulations.results import MODEL_FILE, write_run
 from simulations.run_tables import MODEL, write_whole
 from simulations.scores import Score
 from simulations.stages import Engine, Training, train, trainings
@@ -50,16 +48,6 @@ from simulations.tables import run_tables
 
 SMALL = 128
 """Regions up to which one thread trains faster than several: the tensors are too small to share out."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What `simulate` hands to the command line."""
-
-    folder: Path
-    run: str
-    plan_hash: str
-    seconds: float
 
 
 @dataclass
@@ -119,7 +107,7 @@ def simulate(
     started = time.monotonic()
     if records.grid.num_regions <= SMALL:
         torch.set_num_threads(1)
-    with locked(folder), _flower_log(folder):
+    with locked(folder), flower_log(folder):
         if resume is not None:
             resumed_folder(plan, resume)  # again: until the lock was ours another process may have finished it
         progress.run_opened(folder, tuple(plan.federation.holders))
@@ -270,18 +258,3 @@ class Work:
 
 def _forecast_key(stage: str) -> str:
     return f"{stage}, forecast"
-
-
-@contextmanager
-def _flower_log(folder: Path) -> Iterator[None]:
-    """Flower's own log lines go to the run's log file, not to the terminal."""
-    logger = logging.getLogger("flwr")
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    kept, propagate = list(logger.handlers), logger.propagate
-    logger.handlers, logger.propagate = [handler], False
-    try:
-        yield
-    finally:
-        handler.close()
-        logger.handlers, logger.propagate = kept, propagate

@@ -19,7 +19,7 @@ from migrafed.checks import Check, free_space
 from migrafed.commands import doctor, simulate
 from protocol.errors import InputError, MigrafedError, RefusedError, RunInterruptedError, TrainingError
 from simulations.results import RunResult
-from simulations.runner import RunSummary
+from simulations.folder import RunSummary
 
 MakeRun = Callable[..., Path]
 ROUNDS = 30

@@ -1,0 +1,113 @@
+"""What a run's operators tell each other about contacts of their subscribers: the exchange, carried out in one process.
+
+    rows = exchanged_rows(plan, task, city, run=run, journal=journal, ledgers=ledgers, keys=work, progress=progress)
+
+Agents write and read sealed mail, the coordinator relays what it cannot read, and the journal keeps it: a run that was
+stopped delivers the same parcels again and asks nobody twice. A ledger pays for counts with noise (level L2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from clients.call_holding import CallHolding, exchange_phases
+from clients.custody import Custody
+from clients.policy import HolderPolicy, PushPolicy
+from clients.private_files import new_secret
+from integration.study import StudySection
+from integration.task import IntegrationTask
+from privacy.sealed import SealingKey
+from protocol.plan import Plan
+from server.journal import Journal
+from server.rounds import Coordinator, Stage
+from simulations.call_data import CallData
+from simulations.holders import SimulatedHolders
+from simulations.progress import Progress
+
+STAGE = Stage(name="exchange", share="weights")
+TIES = "ties"
+"""Folder of the ledger that pushes with noise are charged in; its unit is a tie, so it is apart from persons'."""
+
+
+def push_policy(study: StudySection) -> PushPolicy:
+    """What a simulated operator allows: what the plan asks for. One in the field writes its own policy."""
+    allow = {"none": "none", "L0": "none", "L1": "threshold", "L2": "private"}[study.pushes]
+    return PushPolicy(allow=allow, least_contacts=study.push_threshold, made_up=study.made_up)  # type: ignore[arg-type]
+
+
+def tie_policy(study: StudySection, operator: str) -> HolderPolicy:
+    """The budget of a simulated operator's ties."""
+    return HolderPolicy(
+        holder=operator,
+        population=f"ties of {operator}",
+        period=f"{study.calendar.start} to {study.calendar.end}",
+        max_epsilon=study.push_epsilon,
+        delta=study.push_delta,
+        contributions=100_000,
+        least_noise_multiplier=0.1,
+        clip_norm=1.0,
+        pushes=push_policy(study),
+    )
+
+
+def exchanged_rows(
+    plan: Plan,
+    task: IntegrationTask,
+    city: CallData,
+    *,
+    run: str,
+    journal: Journal,
+    ledgers: Path,
+    keys: Path,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Rows of all operators after the exchange.
+
+    Args:
+        plan: The run plan.
+        task: Its task.
+        city: The operators' records.
+        run: Identity of the run.
+        journal: Keeps the mail.
+        ledgers: Folder of the operators' ledgers.
+        keys: Private folder for the operators' sealing keys, so that mail can be read again after a stop.
+        progress: Told what happens.
+
+    Raises:
+        RefusedError: a policy or a ledger does not allow what the plan asks for.
+        TrainingError: an operator failed.
+    """
+    phases = exchange_phases(city.study)
+    with open_ties(plan, city.study, ledgers) as custodies:
+        holdings = {
+            name: CallHolding(
+                name, one.records, city.engine, city.study, key=_kept_key(keys / f"{name}.key"),
+                policy=push_policy(city.study), custody=custodies.get(name),
+            )
+            for name, one in city.operators.items()
+        }  # fmt: skip
+        holders = SimulatedHolders(dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, letters=holdings)
+        coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal)
+        progress.stage_started("exchange", len(phases))
+        for done, phase in enumerate(phases, start=1):
+            coordinator.exchange(STAGE, (phase,))
+            progress.advanced("exchange", done, phase)
+        progress.stage_ended("exchange")
+        return pd.concat([holding.rows() for holding in holdings.values()], ignore_index=True)
+
+
+@contextmanager
+def open_ties(plan: Plan, study: StudySection, folder: Path) -> Iterator[dict[str, Custody]]:
+    """The ledgers that pushes with noise are charged in, one for each operator; none at other levels."""
+    with ExitStack() as stack:
+        names = plan.federation.holders if study.pushes == "L2" else ()
+        yield {name: stack.enter_context(Custody.at(folder / name / TIES, tie_policy(study, name))) for name in names}
+
+
+def _kept_key(path: Path) -> SealingKey:
+    """An operator's key of this run, made on first use."""
+    return SealingKey(path.read_bytes() if path.is_file() else new_secret(path))

@@ -1,0 +1,383 @@
+"""Carry out a plan for migrant integration on one machine: operators' calls, features, analyses, sealed run folder.
+
+Everything is checked before the run folder is made. From then on each finished table, training round and parcel is in
+the journal, so a run that was stopped goes on with what is missing and ends with the same tables. What is made of
+single persons lies in the folder's `work`, which only this user may read and which goes when the run is finished.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load, save
+
+from integration.analysis.confounds import confounds
+from integration.analysis.maps import log_odds_maps
+from integration.analysis.panels import TEN
+from integration.analysis.silence import silent_share
+from integration.analysis.trajectories import trajectories
+from integration.analysis.verdicts import verdicts
+from integration.people import NEW, NONE, PLACEBO
+from integration.prediction.as_local import as_local
+from integration.prediction.churn import churn_tables
+from integration.prediction.evaluating import predict_tables
+from integration.prediction.leavers import DEFINITIONS, WINDOWS
+from integration.prediction.splits import in_training
+from integration.study import StudySection
+from integration.task import CallTables, ClassifierSection, IntegrationTask
+from protocol.errors import PlanError, RunInterruptedError
+from protocol.plan import Plan, parse_plan
+from protocol.tasks import task_named
+from server.journal import Journal, RoundRecord
+from server.rounds import Stage
+from simulations.call_card import call_card
+from simulations.call_data import CallData, all_rows, check_study, group_sizes
+from simulations.call_exchange import exchanged_rows
+from simulations.call_results import (
+    INTEGRATION_TASKS,
+    SPECS,
+    IntegrationFacts,
+    IntegrationTables,
+    OperatorFacts,
+    SilenceFacts,
+    empty_table,
+    write_integration,
+)
+from simulations.call_settings import POOLED, SILO, agreement, federation_table, one_fit
+from simulations.call_training import Fitted, newton_fit, rounds_fit
+from simulations.folder import (
+    JOURNAL_FILE,
+    RunSummary,
+    flower_log,
+    locked,
+    new_folder,
+    resumed_folder,
+    run_name,
+    versions,
+)
+from simulations.progress import Progress, SilentProgress
+from simulations.protection import LEDGERS_FOLDER
+from simulations.results import MODEL_FILE
+from simulations.run_tables import write_whole
+
+WORK = "work"
+LOGISTIC, PERCEPTRON = INTEGRATION_TASKS
+
+
+def simulate_calls(
+    plan: Plan,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    ledgers: Path | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> RunSummary:
+    """Run a plan for migrant integration from start to end, or from where it stopped.
+
+    Args:
+        plan: A checked plan of one of the integration tasks.
+        data: Folder with a folder for each operator, unless the calls are made up.
+        out: Folder of the run; a new one under ``runs/`` by default.
+        resume: Folder of an interrupted run of the same plan.
+        ledgers: Folder of the operators' privacy ledgers; by default new ones in the run's folder.
+        progress: Told what happens.
+        command: The command line, for the run's facts.
+
+    Raises:
+        InputError: plan, data or folder break a rule; nothing was written.
+        RefusedError: an operator's policy or budget does not allow the plan.
+        RunInterruptedError: Ctrl-C; the run can be resumed.
+        TrainingError: training cannot go on.
+    """
+    progress = progress or SilentProgress()
+    study = check_study(plan, data)
+    folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
+    started = time.monotonic()
+    with locked(folder), flower_log(folder):
+        if resume is not None:
+            resumed_folder(plan, resume)  # again: until the lock was ours another process may have finished it
+        progress.run_opened(folder, tuple(plan.federation.holders))
+        work = folder / WORK
+        work.mkdir(mode=0o700, exist_ok=True)
+        try:
+            with (
+                Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal,
+                CallData(plan, data=data, work=work, progress=progress) as city,
+            ):
+                CallWork(plan, study, city, journal, progress, folder, ledgers).finish(started, command)
+        except KeyboardInterrupt:
+            raise RunInterruptedError(f"stopped; what is finished is kept. Continue with --resume {folder}") from None
+        shutil.rmtree(work, ignore_errors=True)
+    return RunSummary(folder, run_name(plan), plan.digest(), time.monotonic() - started)
+
+
+@dataclass
+class CallWork:
+    """The pieces of one run, done once each."""
+
+    plan: Plan
+    study: StudySection
+    city: CallData
+    journal: Journal
+    progress: Progress
+    folder: Path
+    ledgers: Path | None
+
+    def finish(self, started: float, command: str) -> None:
+        """Make every table that is not in the journal, then write and seal the folder."""
+        tables = IntegrationTables(
+            groups=self._table("groups", self._groups),
+            trajectories=self._table("trajectories", self._trajectories),
+            verdicts=self._table("verdicts", lambda: self._verdicts(self.headline)),
+            maps=self._table("maps", self._maps),
+            prediction=self._table("prediction", self._prediction),
+            as_local=self._table("as_local", self._as_local),
+            churn=self._table("churn", self._churn),
+            federation=self._table("federation", self._federation),
+        )
+        model = load(self._model())
+        write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(self._model()))
+        facts = self._facts(time.monotonic() - started, command)
+        numbers = {spec.file: int(getattr(tables, name).size) for name, spec in SPECS.items()}
+        numbers[MODEL_FILE] = sum(value.size for value in model.values())
+        card = call_card(self.plan, self.study, facts, numbers=numbers)
+        write_integration(self.folder, tables, facts, card, also=(MODEL_FILE,))
+
+    @property
+    def headline(self) -> pd.DataFrame:
+        """Rows with what the plan lets operators tell each other: what all tables but one are made of."""
+        return self.settings[self.federated]
+
+    @property
+    def federated(self) -> str:
+        """Name of the headline setting."""
+        return "federated, no pushes" if self.study.pushes == "none" else f"federated, {self.study.pushes}"
+
+    @cached_property
+    def settings(self) -> Mapping[str, pd.DataFrame]:
+        """Rows of features by setting: each operator alone, with pushes, and all calls together."""
+        alone = all_rows(self.city)
+        settings = {SILO: alone, "federated, no pushes": alone}
+        if self.study.pushes != "none":
+            settings[self.federated] = self._pushed_rows()
+        if self.plan.compare.pooled:
+            settings[POOLED] = self.city.pooled.rows()
+        return settings
+
+    @cached_property
+    def people(self) -> pd.DataFrame:
+        """Subscribers of all operators."""
+        return pd.concat([one.records.people for one in self.city.operators.values()], ignore_index=True)
+
+    @cached_property
+    def rows_by_operator(self) -> Mapping[str, CallTables]:
+        """What each operator trains on."""
+        rows = self.headline
+        return {
+            name: CallTables(rows[rows["operator"] == name].reset_index(drop=True), (name,))
+            for name in self.plan.federation.holders
+        }
+
+    @property
+    def seeds(self) -> range:
+        """Random halves of week 2."""
+        return range(self.study.analysis.seeds)
+
+    def _pushed_rows(self) -> pd.DataFrame:
+        path = self.folder / WORK / "pushed.parquet"
+        if not path.is_file():
+            rows = exchanged_rows(
+                self.plan, task_of(self.plan), self.city, run=run_name(self.plan), journal=self.journal,
+                ledgers=self.ledgers or self.folder / LEDGERS_FOLDER, keys=self.folder / WORK / "keys",
+                progress=self.progress,
+            )  # fmt: skip
+            write_whole(path, rows.to_parquet)
+        return pd.read_parquet(path)
+
+    def _groups(self) -> pd.DataFrame:
+        return pd.DataFrame(group_sizes(self.city), columns=["operator", "group", "week", "persons"])
+
+    def _trajectories(self) -> pd.DataFrame:
+        analysis = self.study.analysis
+        tables = [
+            trajectories(
+                self.headline, features=TEN, draws=analysis.draws, seed=self.plan.run.seed, panel=panel,
+                least=analysis.smallest_cell,
+            )
+            for panel in ("balanced", "unbalanced")
+        ]  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def _verdicts(self, rows: pd.DataFrame) -> pd.DataFrame:
+        tables = []
+        for newcomers in (NEW, PLACEBO):
+            if (rows["group"] == newcomers).any():
+                tables.append(
+                    verdicts(
+                        rows, features=TEN, newcomers=newcomers, draws=self.study.analysis.draws,
+                        seed=self.plan.run.seed, least=self.study.analysis.smallest_cell,
+                    )
+                )  # fmt: skip
+        return pd.concat(tables, ignore_index=True) if tables else empty_table("verdicts")
+
+    def _maps(self) -> pd.DataFrame:
+        analysis = self.study.analysis
+        return log_odds_maps(
+            self.headline, city=self.study.city, cell_km=analysis.cell_km, least=analysis.smallest_cell
+        )
+
+    def _prediction(self) -> pd.DataFrame:
+        table = predict_tables(self.headline, self.people, seeds=self.seeds, city=self.study.city)
+        return table.drop(columns="persons")
+
+    def _as_local(self) -> pd.DataFrame:
+        return as_local(self.headline, self.people, seeds=self.seeds, city=self.study.city).drop(columns="persons")
+
+    def _churn(self) -> pd.DataFrame:
+        """Of all calls together in a simulation that has them, else of what each operator sees alone."""
+        if not self.study.analysis.churn or not (self.people["group"] == NEW).any():
+            return empty_table("churn")
+        calendar, city = self.study.calendar, self.study.city
+        table = churn_tables(self._windows(), self.people, calendar=calendar, seed=self.plan.run.seed, city=city)
+        table = table[table["definition"] == DEFINITIONS[0]].drop(columns="definition")
+        return table.assign(
+            at_risk=table["at_risk"].astype(int), persons=_whole(table["persons"]), leavers=_whole(table["leavers"])
+        )
+
+    def _windows(self) -> Mapping[int, pd.DataFrame]:
+        """Rows of the first days of newcomers, by days."""
+        ones = [self.city.pooled] if self.plan.compare.pooled else list(self.city.operators.values())
+        self.progress.stage_started("first days of newcomers", len(WINDOWS))
+        windows = {}
+        for done, days in enumerate(WINDOWS, start=1):
+            windows[days] = pd.concat([one.first_days(days) for one in ones], ignore_index=True)
+            self.progress.advanced("first days of newcomers", done)
+        self.progress.stage_ended("first days of newcomers")
+        return windows
+
+    def _federation(self) -> pd.DataFrame:
+        tables = (
+            [federation_table(self.settings, seeds=self.seeds, city=self.study.city)] if POOLED in self.settings else []
+        )
+        if POOLED in self.settings:
+            tables.append(agreement({name: self._verdicts(rows) for name, rows in self.settings.items()}))
+        rows = self.headline
+        unseen = ~in_training(rows, self.plan.run.seed)
+        for name, fitted in self._fits():
+            tables.append(one_fit(f"{self.federated}: {name}", "all", fitted.probabilities(rows), rows, unseen))
+        return pd.concat(tables, ignore_index=True)
+
+    def _fits(self) -> Iterator[tuple[str, Fitted]]:
+        """Classifiers that the operators train together by messages."""
+        run, tables = run_name(self.plan), self.rows_by_operator
+        logistic, perceptron = variant(self.plan, LOGISTIC), variant(self.plan, PERCEPTRON)
+        yield "Newton steps", newton_fit(logistic, task_of(logistic), tables, run=run, journal=self.journal)
+        for name, plan in (("FedAvg", logistic), ("FedAvg, perceptron", perceptron)):
+            self.progress.stage_started(name, plan.training.rounds)
+            yield (
+                name,
+                rounds_fit(plan, task_of(plan), tables, run=run, journal=self.journal, name=name, on_round=self._told),
+            )
+            self.progress.stage_ended(name)
+
+    def _told(self, stage: Stage, record: RoundRecord) -> None:
+        error = "" if record.error is None else f"validation error {record.error:.4f}"
+        self.progress.advanced(stage.name, record.round, error)
+
+    def _model(self) -> bytes:
+        stored = self.journal.result("model")
+        if stored is None:
+            plan = variant(self.plan, LOGISTIC)
+            fitted = newton_fit(
+                plan, task_of(plan), self.rows_by_operator, run=run_name(self.plan), journal=self.journal
+            )
+            stored = save({name: np.ascontiguousarray(value) for name, value in fitted.weights.items()})
+            self.journal.save_result("model", stored)
+        return stored
+
+    def _facts(self, seconds: float, command: str) -> IntegrationFacts:
+        study = self.study
+        return IntegrationFacts(
+            run=run_name(self.plan),
+            plan_hash=self.plan.digest(),
+            task=INTEGRATION_TASKS[INTEGRATION_TASKS.index(self.plan.run.task)],
+            seconds=seconds,
+            seeds=tuple(self.seeds),
+            versions=versions(),
+            command=command,
+            synthetic=study.made_up,
+            calendar=study.calendar,
+            city=study.city,
+            cell_km=study.analysis.cell_km,
+            draws=study.analysis.draws,
+            smallest_cell=study.analysis.smallest_cell,
+            confounds=confounds(study.calendar),
+            operators=tuple(self._operators()),
+            pushes=study.pushes,
+            silence=self._silence(),
+        )
+
+    def _silence(self) -> SilenceFacts:
+        found = silent_share(self.people, weeks=self.study.calendar.weeks)
+        values: dict[str, Any] = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(found).items()
+        }
+        return SilenceFacts(**values)
+
+    def _operators(self) -> Iterator[OperatorFacts]:
+        for name, one in self.city.operators.items():
+            known = int((one.records.people["group"] != NONE).sum())
+            dropped = one.records.balance.dropped()
+            yield OperatorFacts(name=name, subscribers=known, calls=one.records.balance.rows_out, dropped=dropped)
+
+    def _table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table from the journal, or made now."""
+        stored = self.journal.result(name)
+        if stored is None:
+            self.progress.stage_started(name, 1)
+            file = io.BytesIO()
+            make().to_parquet(file, index=False)
+            stored = file.getvalue()
+            self.journal.save_result(name, stored)
+            self.progress.advanced(name, 1)
+            self.progress.stage_ended(name)
+        return pd.read_parquet(io.BytesIO(stored))
+
+
+def task_of(plan: Plan) -> IntegrationTask:
+    """The plan's task.
+
+    Raises:
+        PlanError: it is none of this package.
+    """
+    task = task_named(plan.run.task)
+    if not isinstance(task, IntegrationTask):
+        raise PlanError(f"task '{plan.run.task}' is not simulated here; use {' or '.join(INTEGRATION_TASKS)}")
+    return task
+
+
+def variant(plan: Plan, task: str) -> Plan:
+    """The same plan for the other of the two classifiers; what both can be told stays."""
+    if plan.run.task == task:
+        return plan
+    values = plan.model_dump(mode="json")
+    values["run"]["task"] = task
+    values["model"] = {key: value for key, value in plan.model.items() if key in ClassifierSection.model_fields}
+    return parse_plan(values)
+
+
+def _whole(mean: pd.Series) -> pd.Series:
+    return mean.fillna(0).round().astype("int64")
