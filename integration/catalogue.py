@@ -64,6 +64,16 @@ FEATURES = (
     Feature("price_mean", "price", log=True, unit="yuan/m²"),
     Feature("price_sd", "price", log=True, unit="yuan/m²"),
 )
+CAPPED = (
+    Feature("capped_in_degree", "ego", log=True, unit="contacts"),
+    Feature("capped_in_calls", "ego", log=True, unit="calls"),
+    Feature("capped_frac_local", "friends", unit="share of contacts"),
+    Feature("capped_same_sex", "friends", unit="share of contacts"),
+    Feature("capped_same_age", "friends", unit="share of contacts"),
+    Feature("capped_province_entropy", "friends", unit="nats"),
+)
+"""Made of calls by those who list the person among their at most K targets: for private training with a cap on
+contacts, and no columns of ordinary rows."""
 BY_NAME = {feature.name: feature for feature in FEATURES}
 FAMILIES: tuple[Family, ...] = ("friends", "ego", "call", "geo")
 KEYS = ("person", "week")
@@ -89,6 +99,11 @@ def own() -> tuple[str, ...]:
     return tuple(feature.own_name for feature in FEATURES if feature.own_name)
 
 
+def capped() -> tuple[str, ...]:
+    """Features that read others' records under a cap, see `CAPPED`."""
+    return tuple(feature.name for feature in CAPPED)
+
+
 def rarefied() -> dict[str, str]:
     """Feature → its companion of a fixed number of calls."""
     return {feature.name: feature.rarefied for feature in FEATURES if feature.rarefied}
@@ -96,7 +111,7 @@ def rarefied() -> dict[str, str]:
 
 def takes_log(column: str) -> bool:
     """Whether a column, companion or not, is standardised on the scale log(1 + x)."""
-    for feature in FEATURES:
+    for feature in (*FEATURES, *CAPPED):
         if column in (feature.name, feature.rarefied, feature.own_name):
             return feature.log
     return False

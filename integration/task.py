@@ -29,6 +29,7 @@ from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 
 from integration import catalogue
+from integration.person_rows import check_person_features, check_person_rows
 from integration.prediction.dataset import RowDataset, labelled
 from integration.prediction.logistic import Coefficients, NewtonSums, newton_sums
 from integration.prediction.networks import LinearScores, Perceptron, log_loss, squared_error
@@ -55,11 +56,12 @@ class ClassifierSection(FrozenConfig):
     """``[model]``: what is told apart, from which features, and how strongly weights are held back.
 
     features: ``families`` takes those of data.families; ``rarefied`` their companions of a fixed number of calls;
-    ``own`` those made of a person's own outgoing calls, the only ones that private training of rows protects.
+    ``own`` those made of a person's own outgoing calls, the only ones that private training of rows protects, unless
+    ``own+capped`` adds what at most K contacts read (`privacy.contacts`).
     """
 
     problem: Literal["T1", "T2", "T3", "T3 migrants"] = "T1"
-    features: Literal["families", "rarefied", "own"] = "families"
+    features: Literal["families", "rarefied", "own", "own+capped"] = "families"
     class_weights: Literal["none", "balanced"] = "none"
     c: float = Field(default=1.0, gt=0, description="penalty 1/(2c) · |weights|² on the sum of losses; Newton steps")
 
@@ -126,8 +128,8 @@ def study_section(plan: Plan) -> StudySection:
 def feature_names(plan: Plan) -> tuple[str, ...]:
     """Columns that the plan's classifier takes; none is made of the label."""
     model = ClassifierSection.model_validate({key: plan.model[key] for key in ClassifierSection.model_fields})
-    if model.features == "own":
-        return catalogue.own()
+    if model.features in ("own", "own+capped"):
+        return catalogue.own() + (catalogue.capped() if model.features == "own+capped" else ())
     chosen = catalogue.primary(study_section(plan).families)
     if model.features == "families":
         return chosen
@@ -198,8 +200,9 @@ class IntegrationTask:
         """The holder's rows on the common scale."""
         model = self.section(plan)
         units, dropout = (sum(model.hidden), model.dropout) if isinstance(model, PerceptronSection) else (0, 0.0)
+        rows = tables.rows if plan.privacy is None else check_person_rows(tables.rows, contacts=plan.privacy.contacts)
         return RowDataset(
-            labelled(tables.rows, self.problem(plan), plan.run.seed),
+            labelled(rows, self.problem(plan), plan.run.seed),
             self.preparation(plan, totals),
             self.class_weights(plan, totals),
             seed=plan.run.seed,
@@ -245,7 +248,8 @@ class IntegrationTask:
     def preparation(self, plan: Plan, totals: Arrays) -> Preparation:
         """How features come to scale: by the sums over all holders, or by public numbers."""
         names, city = feature_names(plan), study_section(plan).city
-        if plan.trains_privately:
+        if plan.privacy is not None:
+            check_person_features(names, contacts=plan.privacy.contacts)
             return public_preparation(names, city=city)
         return preparation_from(names, totals, city=city)
 

@@ -21,7 +21,7 @@ The half of sqrt(d) that rounding does not use pays for what was seen of that (a
 (3) Time: a step takes longer the more examples it drew, so who can time steps learns about the size of a batch. Norms
 of single examples are never returned, logged or kept.
 
-Gradients of examples come from one of four exact ways, see `per_example_gradients`. The only module to import Opacus.
+Gradients of examples come from one of five exact ways, see `per_example_gradients`. The only module to import Opacus.
 
 Source: Abadi et al. 2016, arXiv:1607.00133; integers: Kairouz et al. 2021, arXiv:2102.06387; floats: Mironov 2012, CCS.
 """
@@ -43,6 +43,7 @@ from privacy.per_example import (
     Gradients,
     LossFunction,
     LossModule,
+    by_outer_products,
     by_vmap,
     check_unit,
     one_by_one,
@@ -54,7 +55,7 @@ from privacy.randomness import SecureStream
 from privacy.sampling import poisson_batch
 from protocol.errors import PrivacyParameterError, PrivacyUnitError
 
-Mode = Literal["vmap", "hooks", "ew", "loop"]
+Mode = Literal["vmap", "hooks", "ew", "loop", "linear"]
 BatchOf = Callable[[np.ndarray], Batch]
 UNITS = 2**20
 """Integer units of the clip norm."""
@@ -81,6 +82,7 @@ def per_example_gradients(loss: LossFunction, model: nn.Module, batch: Batch, mo
     hooks   Opacus' backward hooks; only layers it has a rule for, each called as a module
     ew      Opacus over PyTorch's expanded weights; only functions those know
     loop    a backward pass per example: the reference
+    linear  outer products; only a model that is one linear layer
     ======  ===========================================================================================
 
     Shapes: -> (B, *parameter.shape) for each trained parameter
@@ -91,7 +93,13 @@ def per_example_gradients(loss: LossFunction, model: nn.Module, batch: Batch, mo
     """
     if mode not in get_args(Mode):
         raise PrivacyParameterError(f"unknown mode '{mode}'; use one of {', '.join(get_args(Mode))}")
-    ways = {"vmap": by_vmap, "hooks": _by_hooks, "ew": _by_expanded_weights, "loop": one_by_one}
+    ways = {
+        "vmap": by_vmap,
+        "hooks": _by_hooks,
+        "ew": _by_expanded_weights,
+        "loop": one_by_one,
+        "linear": by_outer_products,
+    }
     gradients = ways[mode](loss, model, batch)
     check_unit(gradients, units=units_in(batch))
     return gradients

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from protocol.errors import PrivacyUnitError
+from protocol.errors import PrivacyParameterError, PrivacyUnitError
 
 Batch = Mapping[str, Tensor]
 Gradients = dict[str, Tensor]
@@ -86,6 +86,35 @@ def by_vmap(loss: LossFunction, model: nn.Module, batch: Batch) -> Gradients:
     with torch.enable_grad():
         total = vmap(alone)(own, dict(batch)).sum()
     return dict(zip(own, torch.autograd.grad(total, list(own.values()), materialize_grads=True), strict=True))
+
+
+def by_outer_products(loss: LossFunction, model: nn.Module, batch: Batch) -> Gradients:
+    """For a model that is one linear layer, called once: δ_i x_iᵀ and δ_i, with δ_i = ∂l_i / ∂(W x_i + b).
+
+    One ordinary backward pass to the layer's output gives all δ_i, as each loss reads its own output alone. Several
+    times quicker than `by_vmap` on small batches.
+
+    Shapes: -> (B, *parameter.shape) for each trained parameter
+
+    Raises:
+        PrivacyParameterError: another model than one linear layer on rows of numbers.
+    """
+    leaves = trainable(model)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if len(layers) != 1 or {id(leaf) for leaf in leaves.values()} - {id(leaf) for leaf in layers[0].parameters()}:
+        raise PrivacyParameterError("outer products are for a model that is one linear layer; use mode 'vmap'")
+    seen: list[tuple[Tensor, Tensor]] = []
+    hook = layers[0].register_forward_hook(lambda _, given, output: seen.append((given[0].detach(), output)))
+    try:
+        losses = loss(model, batch)
+    finally:
+        hook.remove()
+    if len(seen) != 1 or seen[0][0].dim() != 2:
+        raise PrivacyParameterError("the linear layer must be called once on rows of numbers; use mode 'vmap'")
+    rows, output = seen[0]
+    (slopes,) = torch.autograd.grad(losses.sum(), [output], materialize_grads=True)
+    parts = {id(layers[0].weight): slopes[:, :, None] * rows[:, None, :], id(layers[0].bias): slopes}
+    return {name: parts[id(leaf)] for name, leaf in leaves.items()}
 
 
 def check_unit(gradients: Mapping[str, Tensor], *, units: int) -> None:
