@@ -10,6 +10,8 @@ phase          what goes from every operator to every other one, sealed but for 
 ``keys``       its public key
 ``hubs``       tokens of its hubs and couriers, which are nobody's contacts (levels L0 and L1)
 ``pushes``     counts for the recipient's subscribers over their contacts here
+``questions``  blinded identities of those who look new or gone (`clients.call_matching`), where the plan matches
+``answers``    the same, blinded once more, and the own blinded persons
 =============  ========================================================================================
 
 Level L1 pushes counts of at least `push_threshold` known contacts; L2 counts with noise, which the ledger pays for, as
@@ -25,6 +27,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from clients.call_matching import ANSWERS, QUESTIONS, SIZES, PersonMatching, check_asked
 from clients.custody import Custody
 from clients.policy import PushPolicy
 from clients.push_mail import Tokens, pack_hubs, pack_pushed, unpack_hubs, unpack_pushed
@@ -35,6 +38,7 @@ from integration.pushes import UNIT, added, hubs_for, push_aggregates, threshold
 from integration.records.records import CallRecords
 from integration.study import StudySection
 from integration.task import CallTables
+from privacy.matching import MatchRules, QuestionBook
 from privacy.plan import CountReleasePlan
 from privacy.sealed import SealingKey, checked_keys
 from protocol.errors import PolicyRefusedError, ProtocolError
@@ -47,9 +51,9 @@ KEYS, HUBS, PUSHES = "keys", "hubs", "pushes"
 
 def exchange_phases(study: StudySection) -> tuple[str, ...]:
     """The phases of the exchange that a plan asks for, in order; none where operators tell each other nothing."""
-    if study.pushes == "none":
-        return ()
-    return (KEYS, PUSHES) if study.pushes == "L2" else (KEYS, HUBS, PUSHES)
+    told = {"none": (), "L0": (HUBS, PUSHES), "L1": (HUBS, PUSHES), "L2": (PUSHES,)}[study.pushes]
+    matched = (QUESTIONS, ANSWERS) if study.matching else ()
+    return (KEYS, *told, *matched) if told or matched else ()
 
 
 class CallHolding:
@@ -66,6 +70,8 @@ class CallHolding:
         roster: Public keys of the others as agreed on elsewhere. Without it a coordinator that replaces keys could
             read what is pushed, see `privacy.sealed`.
         weeks: Weeks to count; all but the first by default.
+        match_rules: Public sizes of questions and answers, where the plan matches persons; the same at every operator.
+        book: Questions that other operators have asked before in this period.
         noise_floor: Level L2: counts below so many standard deviations of the noise are taken for 0, by the sender.
 
     Raises:
@@ -84,9 +90,12 @@ class CallHolding:
         custody: Custody | None = None,
         roster: Mapping[str, bytes] | None = None,
         weeks: Sequence[int] | None = None,
+        match_rules: MatchRules = SIZES,
+        book: QuestionBook | None = None,
         noise_floor: float = 0.0,
     ) -> None:
-        (policy or PushPolicy()).check(study.pushes, least=study.push_threshold)
+        policy = policy or PushPolicy()
+        policy.check(study.pushes, least=study.push_threshold)
         if study.pushes == "L2" and custody is None:
             raise PolicyRefusedError(f"operator '{name}' cannot push counts with noise without a ledger; open one")
         self.name, self.records, self._engine, self._study = name, records, engine, study
@@ -100,6 +109,12 @@ class CallHolding:
         self._hubs: dict[str, pd.DataFrame] = {}
         self._received: dict[str, Pushed] = {}
         self._counts: WeekCounts | None = None
+        self._asked: dict[str, bytes] = {}
+        self.matching: PersonMatching | None = None
+        if study.matching:
+            self.matching = PersonMatching(
+                name, records.people, weeks=records.calendar.weeks, key=key, rules=match_rules, policy=policy, book=book
+            )
 
     def write(self, header: Header, phase: str) -> dict[str, bytes]:
         """Mail for every other operator.
@@ -110,17 +125,21 @@ class CallHolding:
         """
         if phase == KEYS:
             return dict.fromkeys(self._others, self._key.public)
+        return {other: self._seal(header, phase, other, text) for other, text in self._texts(header, phase).items()}
+
+    def _texts(self, header: Header, phase: str) -> dict[str, bytes]:
+        """What a phase tells every other operator, not sealed yet."""
         if phase == HUBS:
             hubs = self._found_hubs()
-            return {
-                other: self._seal(header, phase, other, pack_hubs(hubs, self._with(other))) for other in self._others
-            }
+            return {other: pack_hubs(hubs, self._with(other)) for other in self._others}
         if phase == PUSHES:
             pushes = self.pushes()
-            return {
-                other: self._seal(header, phase, other, pack_pushed(pushes.get(other, Pushed()), self._with(other)))
-                for other in self._others
-            }
+            return {other: pack_pushed(pushes.get(other, Pushed()), self._with(other)) for other in self._others}
+        if phase == QUESTIONS and self.matching is not None:
+            return {other: self.matching.question(header, other) for other in self._others}
+        if phase == ANSWERS and self.matching is not None:
+            asked = check_asked(self._asked)
+            return {other: self.matching.answer(header, other, asked[other]) for other in self._others}
         raise ProtocolError(f"operator '{self.name}' knows no phase '{phase}'; all must run the same version and plan")
 
     def read(self, header: Header, phase: str, inbox: Mapping[str, bytes]) -> None:
@@ -142,6 +161,11 @@ class CallHolding:
             self._counts = None
         elif phase == PUSHES:
             self._received = {o: unpack_pushed(text, self._with(o), weeks=self._weeks) for o, text in opened.items()}
+        elif phase == QUESTIONS and self.matching is not None:
+            self._asked = opened
+        elif phase == ANSWERS and self.matching is not None:
+            for other, text in opened.items():
+                self.matching.learn(header, other, text)
         else:
             raise ProtocolError(f"operator '{self.name}' knows no phase '{phase}'; all must run the same version")
 
@@ -154,8 +178,9 @@ class CallHolding:
         if self._counts is None:
             self._counts = count_weeks(self.records, self._engine, weeks=self._weeks, hubs=self._all_hubs())
         records = self.records
+        people = records.people if self.matching is None else self.matching.corrected()
         rows = assemble(
-            self._counts, records.people, city=records.city, rules=records.rules, pushed=added(self._received.values())
+            self._counts, people, city=records.city, rules=records.rules, pushed=added(self._received.values())
         )  # fmt: skip
         return rows.assign(operator=self.name)
 

@@ -103,6 +103,10 @@ class SealingKey:
                 "phase; start the exchange again, and compare keys with the sender"
             ) from None
 
+    def derived(self, purpose: bytes) -> bytes:
+        """32 bytes that only this holder can compute, the same after a restart."""
+        return _derived(self.secret_bytes(), b"migrafed own key 1", purpose)
+
     def shared(self, other: bytes, *, purpose: bytes) -> bytes:
         """32 bytes that this holder and the owner of `other` can compute and nobody else; the same for both.
 

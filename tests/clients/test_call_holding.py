@@ -14,6 +14,7 @@ import pytest
 from clients.agent import HolderAgent
 from clients.app import relay
 from clients.call_holding import HUBS, KEYS, PUSHES, CallHolding, exchange_phases
+from clients.call_matching import ANSWERS, QUESTIONS
 from clients.custody import Custody
 from clients.policy import HolderPolicy, PushPolicy
 from clients.push_mail import Tokens, pack_pushed, unpack_pushed
@@ -261,4 +262,6 @@ def test_tokens_belong_to_a_pair_and_unknown_ones_are_left_out() -> None:
 
 def test_phases_follow_from_the_level() -> None:
     levels = {level: exchange_phases(StudySection(source="rows", pushes=level)) for level in ("none", "L0", "L1", "L2")}  # type: ignore[arg-type]
+    matched = exchange_phases(StudySection(source="rows", pushes="none", matching=True))
+    assert matched == (KEYS, QUESTIONS, ANSWERS)
     assert levels == {"none": (), "L0": (KEYS, HUBS, PUSHES), "L1": (KEYS, HUBS, PUSHES), "L2": (KEYS, PUSHES)}
