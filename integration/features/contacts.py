@@ -20,20 +20,18 @@ from integration.features.keys import keys
 PER_NAT = 1e12
 
 
-def pairs(rows: Table, *, short_ms: int = 0) -> Table:
-    """One row per (week), (kind), ego and other: calls, outgoing, duration (ms), squares (ms²), short (calls).
+def pairs(rows: Table) -> Table:
+    """One row per (week), (kind), ego and other: calls, outgoing, duration (ms), squares (ms²).
 
     Args:
         rows: Calls with contacts: other, outgoing, duration, and `integration.features.keys`.
-        short_ms: Calls that take less are counted as short.
     """
     length: Any = rows.duration.cast("int64")
     return rows.group_by(keys(rows, "ego", "other")).agg(
         calls=_.count(),
-        outgoing=_.outgoing.sum(),
+        outgoing=_.count(where=_.outgoing == 1),
         duration=_.duration.sum(),
         squares=(length * length).sum(),
-        short=_.count(where=_.duration < short_ms),
     )
 
 

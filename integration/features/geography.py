@@ -38,18 +38,27 @@ def haversine(lat: Any, lon: Any, other_lat: Any, other_lon: Any) -> Any:
     return (root.sqrt().asin() * (2 * EARTH_KM * PER_KM)).round().cast("int64")
 
 
+def visits(rows: Any) -> Table:
+    """Located calls by (week), (kind), ego and cell: calls."""
+    return rows.filter(rows.cell >= 0).group_by(keys(rows, "ego", "cell")).agg(calls=_.count())
+
+
 def places(rows: Any, cells: Table) -> Table:
-    """Sums over the located calls by (week), (kind) and ego: located, lat, lon, radius, farthest, and those of prices.
+    """`spread` of these calls."""
+    return spread(visits(rows), cells)
+
+
+def spread(visits: Table, cells: Table) -> Table:
+    """Sums over located calls by (week), (kind) and ego: located, lat, lon, radius, farthest, and those of prices.
 
     Args:
-        rows: Staged calls.
+        visits: `visits`, best kept by the engine, as it is looked at twice.
         cells: cell, lat, lon, price in hundredths or `NO_PRICE`, int64 but for the cell.
     """
-    visits = rows.filter(rows.cell >= 0).group_by(keys(rows, "ego", "cell")).agg(calls=_.count()).join(cells, "cell")
-    who = keys(rows, "ego")
-    visits = visits.select(*who, "calls", "lat", "lon", "price")
+    who = keys(visits, "ego")
+    placed = visits.join(cells, "cell").select(*who, "calls", "lat", "lon", "price")
     priced: Any = ibis.ifelse(_.price == NO_PRICE, 0, _.calls)
-    centres = visits.group_by(who).agg(
+    centres = placed.group_by(who).agg(
         located=_.calls.sum(),
         lat_sum=(_.calls * _.lat).sum(),
         lon_sum=(_.calls * _.lon).sum(),
@@ -57,12 +66,12 @@ def places(rows: Any, cells: Table) -> Table:
         prices=(priced * _.price).sum(),
         price_squares=(priced * _.price * _.price).sum(),
     )
-    both: Any = visits.join(centres, who)
+    both: Any = placed.join(centres, who)
     far = haversine(
         both.lat, both.lon, both.lat_sum.cast("float64") / both.located, both.lon_sum.cast("float64") / both.located
     )
-    spread = both.select(*who, "calls", far=far).group_by(who)
-    return spread.agg(radius=(_.calls * _.far).sum(), farthest=_.far.max()).join(centres, who)
+    distances = both.select(*who, "calls", far=far).group_by(who)
+    return distances.agg(radius=(_.calls * _.far).sum(), farthest=_.far.max()).join(centres, who)
 
 
 def moves(rows: Any, cells: Table) -> Table:

@@ -18,8 +18,13 @@ from integration.rules import CallRules
 REASONS = ("more than N contacts", "more than N calls", "pattern of a courier")
 
 
+def meetings(rows: Table, *, short_ms: int) -> Table:
+    """One row per (week), ego and other: calls, short (calls below `short_ms`). No more, as it is of everybody."""
+    return rows.group_by(keys(rows, "ego", "other")).agg(calls=_.count(), short=_.count(where=_.duration < short_ms))
+
+
 def circles(pairs: Table) -> Table:
-    """What a rule on hubs looks at: (week), ego, contacts, calls, once (contacts of a single call), short (calls)."""
+    """What a rule on hubs looks at: (week), ego, contacts, calls, once (contacts of a single call), short."""
     return pairs.group_by(keys(pairs, "ego")).agg(
         contacts=_.count(), calls=_.calls.sum(), once=_.count(where=_.calls == 1), short=_.short.sum()
     )

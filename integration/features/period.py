@@ -15,7 +15,7 @@ from ibis.expr.types import Table
 
 from integration.features import ego
 from integration.features.contacts import pairs
-from integration.features.hubs import REASONS, circles, hubs, without
+from integration.features.hubs import REASONS, circles, hubs, meetings, without
 from integration.features.keys import shared
 from integration.features.person import PersonFeatures, Surroundings
 from integration.features.uploads import uploaded
@@ -53,7 +53,8 @@ class Period:
         self._stack = ExitStack()
         try:
             short = round(1000 * around.rules.courier_seconds)
-            self._pairs = [self._keep(pairs(part.filter(_.service == 0), short_ms=short)) for part in parts]
+            meant = [part.filter(_.service == 0) for part in parts]
+            self._pairs = [self._keep(meetings(rows, short_ms=short)) for rows in meant]
             self._circles = [self._keep(circles(table)) for table in self._pairs]
             self.found = self._hubs(stretch, known_hubs)
             codes = pa.table({
@@ -80,12 +81,12 @@ class Period:
         """The tables `exact`, `provinces`, `sexes`, `birth_years` and `structure`, with `person` for the ego."""
         pieces: dict[str, list[pd.DataFrame]] = {name: [] for name in ("exact", *LONG)}
         tied = []
-        for part, every_pair in zip(self._parts, self._pairs, strict=True):
-            mine = self._of_focal(every_pair)
-            tied.append(self._keep(without(mine, self._dropped, "other")))
-            person = PersonFeatures(self._engine, self._of_focal(part), tied[-1], self._dropped, self._around)
-            for name, table in person.tables().items():
-                pieces[name].append(table)
+        for part in self._parts:
+            with self._engine.cached(self._of_focal(part)) as rows:
+                tied.append(self._keep(without(pairs(rows.filter(rows.service == 0)), self._dropped, "other")))
+                person = PersonFeatures(self._engine, rows, tied[-1], self._dropped, self._around)
+                for name, table in person.tables().items():
+                    pieces[name].append(table)
             if progress is not None:
                 progress()
         degree = [table["degree"].to_numpy() for table in pieces["exact"]]

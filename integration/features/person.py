@@ -7,7 +7,6 @@ drawn for rarefied features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from ibis.expr.types import Table
 
 from integration.features import friends
 from integration.features.contacts import contact_features, diversity, entropy, pairs, surprise, totals
-from integration.features.geography import NO_PRICE, PER_KM, PER_YUAN, moves, place_features, places
+from integration.features.geography import NO_PRICE, PER_KM, PER_YUAN, moves, place_features, spread, visits
 from integration.features.hubs import without
 from integration.features.own import own_features
 from integration.features.prices import prices_at
@@ -56,28 +55,27 @@ class PersonFeatures:
 
     Args:
         engine: Runs the expressions.
-        rows: Staged calls of focal persons, with a column week.
+        rows: Staged calls of focal persons, with a column week, kept by the engine.
         tied: Their pairs, without contacts who are dropped.
         dropped: week, ego: whom to leave out as contacts.
         around: What is the same everywhere.
     """
 
-    def __init__(self, engine: Engine, rows: Table, tied: Table, dropped: Table, around: Surroundings) -> None:
+    def __init__(self, engine: Engine, rows: Any, tied: Table, dropped: Table, around: Surroundings) -> None:
         self._engine, self._rows, self._tied, self._dropped, self._around = engine, rows, tied, dropped, around
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """exact, provinces, sexes and birth_years, by week and ego."""
         tied, known = self._tied, self._around.known
-        with ExitStack() as stack:
-            rows: Any = stack.enter_context(self._engine.cached(self._rows))
-            return {
-                "exact": self._exact(rows).reset_index(),
-                "provinces": self._frame(friends.by_province(tied, known)),
-                "sexes": self._frame(friends.by_attribute(tied, known, "sex")),
-                "birth_years": self._frame(friends.by_attribute(tied, known, "birth_year")),
-            }
+        return {
+            "exact": self._exact().reset_index(),
+            "provinces": self._frame(friends.by_province(tied, known)),
+            "sexes": self._frame(friends.by_attribute(tied, known, "sex")),
+            "birth_years": self._frame(friends.by_attribute(tied, known, "birth_year")),
+        }
 
-    def _exact(self, rows: Any) -> pd.DataFrame:
+    def _exact(self) -> pd.DataFrame:
+        rows = self._rows
         seen = self._frame(rows.group_by(["week", "ego"]).agg(active_days=_.day.nunique()))
         seen = seen.set_index(["week", "ego"]).sort_index()
         called = rows.filter(rows.outgoing == 1)
@@ -92,7 +90,8 @@ class PersonFeatures:
         located = rows.filter(rows.cell >= 0)
         own_located = located.filter(located.outgoing == 1)
         at = {ALL: located, OWN: own_located, DRAWN: drawn(located, calls)}
-        where = self._by_kind(places(_kinds(at, ("ego", "cell")), self._around.cells), seen.index, PLACE_SUMS, kinds=at)
+        with self._engine.cached(visits(_kinds(at, ("ego", "cell")))) as visited:
+            where = self._by_kind(spread(visited, self._around.cells), seen.index, PLACE_SUMS, kinds=at)
         timed = _kinds({ALL: located, OWN: own_located}, ("ego", "cell", "start", "draw"))
         moved = self._by_kind(moves(timed, self._around.cells), seen.index, ("moved",), kinds=(ALL, OWN))
         geography = place_features(where[ALL].join(moved[ALL]))
