@@ -18,8 +18,10 @@ from clients.call_holding import CallHolding, exchange_phases
 from clients.custody import Custody
 from clients.policy import HolderPolicy, PushPolicy
 from clients.private_files import new_secret
+from integration.people import NEW
 from integration.study import StudySection
 from integration.task import IntegrationTask
+from privacy.matching import MatchRules
 from privacy.sealed import SealingKey
 from protocol.plan import Plan
 from server.journal import Journal
@@ -36,7 +38,20 @@ TIES = "ties"
 def push_policy(study: StudySection) -> PushPolicy:
     """What a simulated operator allows: what the plan asks for. One in the field writes its own policy."""
     allow = {"none": "none", "L0": "none", "L1": "threshold", "L2": "private"}[study.pushes]
-    return PushPolicy(allow=allow, least_contacts=study.push_threshold, made_up=study.made_up)  # type: ignore[arg-type]
+    return PushPolicy(
+        allow=allow,  # type: ignore[arg-type]
+        least_contacts=study.push_threshold,
+        made_up=study.made_up,
+        matching="bits" if study.matching else "none",
+    )
+
+
+def match_sizes(city: CallData) -> MatchRules:
+    """Public sizes of matching questions and answers: powers of two that every operator fits in."""
+    people = [one.records.people for one in city.operators.values()]
+    asked = max(int((table["group"] == NEW).sum()) for table in people)
+    known = max(int(table["identity"].notna().sum()) if "identity" in table else 0 for table in people)
+    return MatchRules(question_size=_power_of_two(asked), answer_size=_power_of_two(known))
 
 
 def tie_policy(study: StudySection, operator: str) -> HolderPolicy:
@@ -82,11 +97,12 @@ def exchanged_rows(
         TrainingError: an operator failed.
     """
     phases = exchange_phases(city.study)
+    sizes = match_sizes(city)
     with open_ties(plan, city.study, ledgers) as custodies:
         holdings = {
             name: CallHolding(
                 name, one.records, city.engine, city.study, key=_kept_key(keys / f"{name}.key"),
-                policy=push_policy(city.study), custody=custodies.get(name),
+                policy=push_policy(city.study), custody=custodies.get(name), match_rules=sizes,
             )
             for name, one in city.operators.items()
         }  # fmt: skip
@@ -98,6 +114,10 @@ def exchanged_rows(
             progress.advanced("exchange", done, phase)
         progress.stage_ended("exchange")
         return pd.concat([holding.rows() for holding in holdings.values()], ignore_index=True)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 15).bit_length()
 
 
 @contextmanager

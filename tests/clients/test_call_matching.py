@@ -87,7 +87,7 @@ def test_a_restarted_operator_reads_the_same_answers(tmp_path: Path) -> None:
 
 
 def test_matching_needs_consent_identities_and_questions_left(tmp_path: Path) -> None:
-    with pytest.raises(PolicyRefusedError, match="has pushes.matching"):
+    with pytest.raises(PolicyRefusedError, match="asked for, and the policy has"):
         holdings(tmp_path / "a", policy=PushPolicy(allow="threshold"))
     with pytest.raises(PolicyRefusedError, match='tells "bits"'):
         holdings(tmp_path / "b", policy=PushPolicy(matching="cardinality"))
