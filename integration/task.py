@@ -208,6 +208,7 @@ class IntegrationTask:
             seed=plan.run.seed,
             dropout=dropout,
             units=units,
+            counted=not plan.trains_privately,
         )
 
     def build_model(self, public: PublicStudy, plan: Plan, share: Share, totals: Arrays) -> nn.Module:

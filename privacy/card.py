@@ -34,6 +34,9 @@ class Promise(FrozenConfig):
     unit: Text
     is_person: bool = Field(description="whether the unit is a person; a window of time is not")
     adjacency: Literal["add/remove"] = "add/remove"
+    contacts: int | None = Field(
+        default=None, ge=0, description="K: rows of others that a person's records enter; null: rows are no persons"
+    )
     contributions: int | None = Field(default=None, ge=1, description="k: cells per person over the whole period")
     contribution_rules: tuple[Text, ...] = Field(default=(), description="what a person adds to each query at most")
     contributions_enforced: bool | None = Field(default=None, description="false: assumed of counts that came bounded")
@@ -153,7 +156,7 @@ class PrivacyCard(FrozenConfig):
     version: Text
     run: Text
     plan_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
-    mode: Literal["none", "counts", "window-dpsgd"]
+    mode: Literal["none", "counts", "window-dpsgd", "person-dpsgd"]
     flavour: Literal["none", "pure", "approximate"] = Field(description="of differential privacy")
     trust_model: Text
     headline: Text

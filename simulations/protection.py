@@ -26,7 +26,7 @@ from privacy.audits.subject import production
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError
 from protocol.messages import LedgerHead
-from protocol.plan import Plan, PrivacySection, digest_of
+from protocol.plan import Plan, PrivacyMode, PrivacySection, digest_of
 from protocol.tasks import Task
 from server.journal import Journal
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining
@@ -35,6 +35,8 @@ from simulations.progress import Progress
 from simulations.records import Records
 
 LEDGERS_FOLDER = "holders"
+UNITS: dict[PrivacyMode, str] = {"counts": "people", "window-dpsgd": "windows", "person-dpsgd": "subscribers"}
+"""What a ledger of each mode counts."""
 PERSON = "one person: all contributions of one account at this holder in the period"
 
 Mechanism = CountReleasePlan | DPSGDPlan
@@ -102,7 +104,7 @@ def policy_of(section: PrivacySection, holder: str) -> HolderPolicy:
     """
     return HolderPolicy(
         holder=holder,
-        population=f"{'windows' if section.mode == 'window-dpsgd' else 'people'} of {holder}",
+        population=f"{UNITS[section.mode]} of {holder}",
         period=section.period,
         max_epsilon=section.epsilon if section.budget is None else section.budget,
         delta=section.delta,
@@ -116,12 +118,13 @@ def policy_of(section: PrivacySection, holder: str) -> HolderPolicy:
 def open_custodies(plan: Plan, folder: Path) -> Iterator[dict[str, Custody]]:
     """The ledgers of all holders of a plan, each in a folder of its own; none without privacy.
 
-    Windows are charged in another ledger than people: budgets of different units must not be added up.
+    Windows are charged in another ledger than people, and subscribers' own outgoing records in a third: budgets of
+    different units must not be added up.
     """
     if plan.privacy is None:
         yield {}
         return
-    unit = "windows" if plan.trains_privately else "people"
+    unit = UNITS[plan.privacy.mode]
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(Custody.at(folder / name / unit, policy_of(plan.privacy, name)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -11,9 +13,6 @@ from integration.prediction.preparing import Preparation
 from integration.prediction.problems import LEARNT_WEEK, Problem
 from integration.prediction.splits import in_training
 from protocol.errors import DataError, PlanError
-
-DRAWS_PER_STEP = 2**32
-"""Numbers of draws that belong to one step when each of its examples has a draw of its own."""
 
 
 def labelled(rows: pd.DataFrame, problem: Problem, seed: int) -> pd.DataFrame:
@@ -45,29 +44,31 @@ class RowDataset:
         rows: As `labelled` gives them.
         weights: Weight of each class in the loss; 1 if classes count as they are. Shape (classes,).
         dropout: Share of hidden units that training leaves out, and their number; none for a linear model.
+        counted: Whether others may know how many rows there are; if not, this holder weighs as much as any other.
     """
 
     def __init__(
         self, rows: pd.DataFrame, preparation: Preparation, weights: np.ndarray, *, seed: int, dropout: float = 0.0,
-        units: int = 0,
+        units: int = 0, counted: bool = True,
     ) -> None:  # fmt: skip
         self._split = rows["split"].to_numpy()
         self._x = torch.as_tensor(preparation.transform(rows), dtype=torch.float32)
         self._y = torch.as_tensor(rows["y"].to_numpy(np.int64, copy=True))
         self._weight = torch.as_tensor(weights[rows["y"].to_numpy()], dtype=torch.float32)
-        self._seed, self._dropout, self._units = seed, dropout, units
+        self._seed, self._dropout, self._units, self._counted = seed, dropout, units, counted
+        self._persons = rows["person"].to_numpy(np.int64).view(np.uint64)
         self.weeks = rows["week"].to_numpy()
         if not len(self.examples("train")):
             raise DataError("this holder has no training row", way_out="leave it out, or check groups and weeks")
 
     @property
     def num_examples(self) -> int:
-        """Training rows: every row weighs the same, whoever holds it."""
-        return len(self.examples("train"))
+        """Training rows: every row weighs the same, whoever holds it; 1 where their number is nobody's business."""
+        return len(self.examples("train")) if self._counted else 1
 
     @property
     def shape_key(self) -> tuple[int, ...]:
-        return (*self._x.shape, self.num_examples)
+        return (*self._x.shape, len(self.examples("train")))
 
     def examples(self, split: str, /) -> np.ndarray:
         """Row numbers of a split: the training half of week 2, its other half, the weeks after it."""
@@ -83,17 +84,20 @@ class RowDataset:
 
     def training_batch(self, examples: np.ndarray, /, *, draw: int) -> dict[str, Tensor]:
         """`batch` with one draw of masks for all."""
-        return self.batch(examples) | self._masks([draw], len(examples))
+        return self.batch(examples) | self._masks([(draw,)], len(examples))
 
     def training_examples(self, examples: np.ndarray, /, *, draw: int) -> dict[str, Tensor]:
-        """`batch` with a draw of masks for each example, which depends on the step and the example alone."""
-        draws = [draw * DRAWS_PER_STEP + int(number) for number in examples]
+        """`batch` with a draw of masks for each example, which depends on the step and the person alone.
+
+        Not on its position, which moves when somebody before it is not there.
+        """
+        draws = [(draw, int(self._persons[number])) for number in examples]
         return self.batch(examples) | self._masks(draws, 1)
 
-    def _masks(self, draws: list[int], each: int) -> dict[str, Tensor]:
+    def _masks(self, draws: Sequence[tuple[int, ...]], each: int) -> dict[str, Tensor]:
         if not self._dropout or not self._units:
             return {}
         kept = [
-            np.random.default_rng([self._seed, draw]).random((each, self._units)) >= self._dropout for draw in draws
+            np.random.default_rng([self._seed, *draw]).random((each, self._units)) >= self._dropout for draw in draws
         ]
         return {"dropout": torch.as_tensor(np.concatenate(kept) / (1 - self._dropout), dtype=torch.float32)}

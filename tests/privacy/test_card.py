@@ -37,7 +37,7 @@ def test_every_field_that_needs_words_has_them() -> None:
     promise = schema["$defs"]["Promise"]["properties"]
     assert "not" in promise["is_person"]["description"]
     assert "never to be quoted alone" in promise["event_epsilon"]["description"]
-    assert schema["properties"]["mode"]["enum"] == ["none", "counts", "window-dpsgd"]
+    assert schema["properties"]["mode"]["enum"] == ["none", "counts", "window-dpsgd", "person-dpsgd"]
     assert set(schema["$defs"]["RegistryEntry"]["required"]) >= {
         "tier", "product", "description", "flavour", "privacy_loss", "unit", "model", "accounting", "implementation",
     }  # fmt: skip
