@@ -39,7 +39,7 @@ class BucketWriter:
         schema: Columns of a row; the bucket is not one of them.
         buckets: How many buckets.
         memory_mb: Rows are kept up to this many units of 10^6 bytes; writing them takes as much again for a moment.
-        compression: "lz4" takes half the time of "zstd" to write and to read, and a fifth more room.
+        compression: "lz4", without dictionaries, takes half the time of "zstd" and a third more room.
 
     Raises:
         PlanError: a number of buckets outside [1, 512], no memory, or a column called bucket.
@@ -186,12 +186,13 @@ class BucketWriter:
             path = folder / "part-0.parquet"
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             # Hashes do not compress and have no dictionary; numbers of days and cities do both.
-            small = [field.name for field in self.schema if field.type.bit_width < 64]
+            fast = self._compression == "lz4"
+            small = [field.name for field in self.schema if field.type.bit_width < 64 and not fast]
             self._writers[bucket] = pq.ParquetWriter(
                 path,
                 self.schema,
                 compression=self._compression,
-                compression_level=1 if self._compression == "zstd" else None,
+                compression_level=None if fast else 1,
                 use_dictionary=small,  # type: ignore[arg-type]  the stub knows no list
                 write_statistics=False,
             )

@@ -192,4 +192,4 @@ def _superfluous(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 
 def _write(path: Path, table: pa.Table) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    pq.write_table(table, path, compression="lz4", write_statistics=False)
+    pq.write_table(table, path, compression="lz4", use_dictionary=False, write_statistics=False)

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -185,3 +186,12 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="hide the folder's"):
         BucketWriter(tmp_path / "staged", pa.schema([("bucket", pa.int64())]), buckets=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compression_changes_no_row(tmp_path: Path, compression: Literal["zstd", "lz4"]) -> None:
+    with BucketWriter(tmp_path / "staged", SCHEMA, buckets=1, compression=compression) as writer:
+        writer.write(columns(range(1000)), np.zeros(1000, np.int64))
+    (file,) = (tmp_path / "staged").glob("bucket=*/*.parquet")
+    assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == compression.upper()
+    assert rows_in(tmp_path / "staged") == [(person, person % 100, 0) for person in range(1000)]
