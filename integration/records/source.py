@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from typing import Self
+from typing import Self, get_args, get_type_hints
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from protocol.plan import FrozenConfig
 from tables.contracts import Column, Kind
@@ -48,6 +48,13 @@ class TableSource(FrozenConfig):
     def columns(self) -> list[str]:
         """Names of the columns that are read, and no others."""
         return [column.name for column in self.contract()]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nothing_is_no_column(cls, value: object, info: ValidationInfo) -> object:
+        """TOML has no null: an empty name says that there is no such column."""
+        optional = info.field_name is not None and type(None) in get_args(get_type_hints(cls)[info.field_name])
+        return None if optional and value == "" else value
 
     @model_validator(mode="after")
     def _each_role_has_its_own_column(self) -> Self:
@@ -93,9 +100,9 @@ class CallSource(TableSource):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if values.get("seconds") is not None:
+        if values.get("seconds"):
             values.setdefault("end", None)
-        if values.get("owner") is not None:
+        if values.get("owner"):
             values.setdefault("caller_cell", None)
             values.setdefault("callee_cell", None)
         return values
@@ -148,7 +155,7 @@ class SubscriberSource(TableSource):
     @model_validator(mode="before")
     @classmethod
     def _age_stands_for_the_year(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("age") is not None:
+        if isinstance(values, dict) and values.get("age"):
             values = {"birth_year": None, **values}
         return values
 

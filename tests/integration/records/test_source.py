@@ -29,6 +29,15 @@ def test_defaults_name_the_columns_of_the_contract() -> None:
     ]  # fmt: skip
 
 
+def test_an_empty_name_says_that_there_is_no_such_column() -> None:
+    """TOML has no null."""
+    assert CallSource(calls="c", caller_cell="", callee_cell="").columns() == ["caller", "callee", "start", "end"]
+    assert SubscriberSource(subscribers="s", sex="", birth_year="").columns() == ["number", "birthplace"]
+    assert CallSource(calls="c", end="", seconds="s", owner="").seconds == "s"
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        CallSource(calls="c", caller="")
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
