@@ -53,16 +53,16 @@ class Habits(FrozenConfig):
         radius: Of work and other places around home, beside 1.
     """
 
-    ties: Course = Course(local=1.25, settled=1.1, arrival=0.95)
-    to_locals: Course = Course(local=0.685, settled=0.335, settled_weekly=0.05, arrival=0.1, weekly=0.25)
-    to_townsmen: Course = Course(local=0.0, settled=0.15, settled_weekly=-0.01, arrival=0.38, weekly=-0.09)
+    ties: Course = Course(local=1.25, settled=1.1, arrival=0.85)
+    to_locals: Course = Course(local=0.685, settled=0.33, settled_weekly=0.1, arrival=0.32, weekly=0.18)
+    to_townsmen: Course = Course(local=0.0, settled=0.15, settled_weekly=-0.01, arrival=0.36, weekly=-0.06)
     to_businesses: Course = Course(local=0.1, settled=0.2, settled_weekly=-0.055, arrival=0.28, weekly=-0.09)
     to_fringe: Course = Course(local=0.18, settled=0.18, arrival=0.18)
-    circle: Course = Course(local=0.48, settled=0.42, arrival=0.85, weekly=-0.25)
+    circle: Course = Course(local=0.48, settled=0.42, arrival=0.46, weekly=-0.01)
     closing: Course = Course(local=0.12, settled=0.1, arrival=0.3, weekly=-0.1)
     zipf: Course = Course(local=1.1, settled=0.75, arrival=1.3, weekly=-0.25)
-    calls: Course = Course(local=1.0, settled=1.0, arrival=1.6, weekly=-0.35)
-    log_seconds: Course = Course(local=3.8, settled=4.16, settled_weekly=-0.03, arrival=4.64, weekly=-0.17)
+    calls: Course = Course(local=1.0, settled=1.0, arrival=1.8, weekly=-0.5)
+    log_seconds: Course = Course(local=3.82, settled=4.19, settled_weekly=-0.03, arrival=4.7, weekly=-0.19)
     outgoing: Course = Course(local=0.03, settled=0.42, settled_weekly=-0.05, arrival=0.85, weekly=-0.16)
     one_way: Course = Course(local=0.17, settled=0.33, settled_weekly=-0.01, arrival=0.75, weekly=-0.09)
     roaming: Course = Course(local=0.20, settled=0.23, arrival=0.13, weekly=0.025)
@@ -93,20 +93,26 @@ class CallWorldConfig(FrozenConfig):
     activity_shape: float = Field(default=2.2, gt=0, description="of the gamma of activity between people")
     tie_days: float = Field(default=45.0, gt=0, description="mean life of a tie")
     mixing_sd: float = Field(default=0.05, ge=0, le=1, description="of to_locals between people")
-    brought: float = Field(default=1.2, ge=0, description="ties a newcomer brings, beside those it will have")
-    brought_days: float = Field(default=13.0, gt=0, description="mean life of a tie that was brought")
+    brought: float = Field(default=1.4, ge=0, description="ties a newcomer brings, beside those it will have")
+    brought_local: float = Field(
+        default=0.015, ge=0, le=1, description="of the ties that are brought, instead of to_locals"
+    )
+    brought_circle: float = Field(
+        default=0.92, ge=0, le=1, description="of the ties that are brought, instead of circle"
+    )
+    brought_days: float = Field(default=15.0, gt=0, description="mean life of a tie that was brought")
     found_days: float = Field(
-        default=20.0, gt=0, description="days in which a newcomer finds as many ties as others have"
+        default=17.0, gt=0, description="days in which a newcomer finds as many ties as others have"
     )
     circle_size: int = Field(default=8, ge=3, le=100, description="people who know each other")
     arrivals: tuple[float, ...] = Field(
-        default=(0.24, 0.2, 0.16, 0.13, 0.11, 0.09, 0.07), description="of a week's newcomers, by its days"
+        default=(0.34, 0.22, 0.14, 0.1, 0.08, 0.07, 0.05), description="of a week's newcomers, by its days"
     )
-    background_calls: float = Field(default=9.0, ge=0, description="calls of a number nobody knows, with its like")
+    background_calls: float = Field(default=15.0, ge=0, description="calls of a number nobody knows, with its like")
     call_sd: float = Field(default=1.0, ge=0, le=2, description="of the log of a call's seconds within a person")
     person_sd: float = Field(default=0.4, ge=0, le=2, description="of the log of seconds between people")
 
-    light_share: float = Field(default=0.015, ge=0, le=1, description="people who hardly call: silent in some weeks")
+    light_share: float = Field(default=0.03, ge=0, le=1, description="people who hardly call: silent in some weeks")
     light_activity: float = Field(default=0.06, gt=0, le=1, description="their activity, beside 1")
     leaver_share: float = Field(default=0.18, ge=0, le=1, description="of newcomers: gone before the last week")
     university_share: float = Field(default=0.12, ge=0, le=1, description="of newcomers: live at the university town")

@@ -28,7 +28,7 @@ _ORIGINS = {
     "GX": 0.6, "BJ": 0.3, "TW": 0.3, "OTHER": 0.5,
 }  # fmt: skip
 _UNIVERSITY_KM = 1.5
-_LEAVERS_KM, _LEAVERS_ZIPF, _LEAVERS_RADIUS = 0.65, 0.5, 0.65
+_LEAVERS_KM, _LEAVERS_ZIPF, _LEAVERS_RADIUS = 0.82, 0.28, 0.75
 """What leavers do otherwise: live nearer to the centre, call few of their contacts, stay around home."""
 _LONGEST_KM = 60.0
 

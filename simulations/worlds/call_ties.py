@@ -18,7 +18,8 @@ from simulations.worlds.call_people import LOCAL, NEWCOMER, SETTLED, Residents
 
 TO_LOCALS, TO_TOWNSMEN, TO_MIGRANTS, TO_BUSINESSES, TO_FRINGE = range(5)
 _TRIALS = 8  # contacts of contacts that are looked at before somebody else is taken
-_NEWCOMER_WEIGHT = 0.2  # how often newcomers are turned to, beside others of their activity
+_LEFT_ALONE = 0.85  # of the ties that others of the circle would have with somebody who hardly calls
+_NEWCOMER_WEIGHT = 0.1  # how often newcomers are turned to, beside others of their activity
 _BUSINESS_DEGREE = 90.0  # contacts in a week that a business has, about
 
 
@@ -42,9 +43,10 @@ class Ties:
 
 def make_ties(config: CallWorldConfig, people: Residents, fringe: int, rng: np.random.Generator) -> Ties:
     """All ties of people of the city, with each other and with fringe numbers."""
-    first, begin, end = _begun(config, people, rng)
-    target = _targets(people, first, begin, rng)
-    circle = people.course("circle", first, begin)
+    first, begin, end, brought = _begun(config, people, rng)
+    local = np.where(brought, config.brought_local, people.course("to_locals", first, begin))
+    target = _targets(people, first, begin, local, rng)
+    circle = np.where(brought, config.brought_circle, people.course("circle", first, begin))
     among, u = target < TO_BUSINESSES, rng.random(len(first))
     within = among & (u < circle)
     closing = among & ~within & (u < circle + people.course("closing", first, begin))
@@ -56,13 +58,15 @@ def make_ties(config: CallWorldConfig, people: Residents, fringe: int, rng: np.r
     left = np.flatnonzero(other < 0)
     other[left] = _chosen(people, first[left], target[left], fringe, rng)
     begin, end = _together(people, other, begin, end)
-    kept = (begin < end) & (other != first)
+    resident = other < len(people)
+    shy = within & people.light[np.where(resident, other, first)] & (rng.random(len(first)) < _LEFT_ALONE)
+    kept = (begin < end) & (other != first) & ~shy
     first, other, begin, end = first[kept], other[kept], begin[kept], end[kept]
     return Ties(first, other, begin, end, _strengths(people, first, begin, rng))
 
 
 def _begun(config: CallWorldConfig, people: Residents, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Who begins ties when: a stock, its renewal, and what newcomers bring and find. Shapes: -> (T,) each"""
+    """Who begins ties, from when to when, and whether a newcomer brought it along. Shapes: -> (T,) each"""
     days, newcomer = config.calendar.days, people.kind == NEWCOMER
     mean = 0.5 * config.ties * people.base["ties"] * people.activity
     mean = np.where(newcomer, mean * (2 - _NEWCOMER_WEIGHT), mean)
@@ -75,16 +79,18 @@ def _begun(config: CallWorldConfig, people: Residents, rng: np.random.Generator)
     begin = arrival[first] + later * rng.random(len(first)) * (days - arrival[first])
     life = np.where(newcomer[first] & ~later, config.brought_days, config.tie_days)
     end = begin + life * rng.standard_exponential(len(first))
-    return first, begin, end
+    return first, begin, end, newcomer[first] & ~later
 
 
-def _targets(people: Residents, first: np.ndarray, begin: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What kind of other somebody turns to, by its habits on that day. Shapes: (T,), (T,) -> (T,) int8"""
+def _targets(
+    people: Residents, first: np.ndarray, begin: np.ndarray, local: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """What kind of other somebody turns to, by its habits on that day. Shapes: (T,) each -> (T,) int8"""
     u = rng.random(len(first))
     fringe = people.course("to_fringe", first, begin)
     business = fringe + np.maximum(people.course("to_businesses", first, begin), 0)
     rest = np.where(business < 1, (u - business) / np.maximum(1 - business, 1e-9), 0)
-    local = np.clip(people.course("to_locals", first, begin), 0, 1)
+    local = np.clip(local, 0, 1)
     town = np.clip(people.course("to_townsmen", first, begin), 0, 1)
     among = np.where(rest < local, TO_LOCALS, np.where(rest < local + town, TO_TOWNSMEN, TO_MIGRANTS))
     return np.where(u < fringe, TO_FRINGE, np.where(u < business, TO_BUSINESSES, among)).astype(np.int8)
@@ -114,7 +120,7 @@ def _of_circle(config: CallWorldConfig, people: Residents, first: np.ndarray, rn
     everybody = np.arange(len(people))
     day = np.maximum(people.arrival, 0)
     u = rng.random(len(people))
-    local = people.course("to_locals", everybody, day)
+    local = np.where(people.kind == NEWCOMER, config.brought_local, people.course("to_locals", everybody, day))
     town = people.course("to_townsmen", everybody, day)
     migrants = np.where(u < local + town, 1 + people.province, 100)
     sort = np.where((people.kind == LOCAL) | (u < local), 0, migrants)
