@@ -104,7 +104,11 @@ def by_outer_products(loss: LossFunction, model: nn.Module, batch: Batch) -> Gra
     if len(layers) != 1 or {id(leaf) for leaf in leaves.values()} - {id(leaf) for leaf in layers[0].parameters()}:
         raise PrivacyParameterError("outer products are for a model that is one linear layer; use mode 'vmap'")
     seen: list[tuple[Tensor, Tensor]] = []
-    hook = layers[0].register_forward_hook(lambda _, given, output: seen.append((given[0].detach(), output)))
+
+    def remember(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        seen.append((given[0].detach(), output))
+
+    hook = layers[0].register_forward_hook(remember)
     try:
         losses = loss(model, batch)
     finally:
