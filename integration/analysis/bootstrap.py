@@ -30,25 +30,38 @@ def bootstrap_means(values: Array, *, draws: int, rng: np.random.Generator) -> A
     Raises:
         InputError: fewer than 1 draw.
     """
+    return ratio(*bootstrap_sums(values, draws=draws, rng=rng))
+
+
+def ratio(total: Array, count: Array) -> Array:
+    """total / count, NaN where nothing was counted. Shapes: two of (...) -> (...)"""
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+
+def bootstrap_sums(values: Array, *, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Numerator and denominator of `bootstrap_means`.
+
+    Shapes: values (persons, ...) -> (draws, ...), (draws, ...)
+
+    Raises:
+        InputError: fewer than 1 draw.
+    """
     if draws < 1:
         raise InputError(f"draws must be at least 1, got {draws}; 1000 give a stable interval of 95 %")
-    persons, shape = len(values), values.shape[1:]
-    means = np.full((draws, int(np.prod(shape))), np.nan)
-    if persons == 0:
-        return means.reshape(draws, *shape)
-    flat = values.reshape(persons, -1)
-    there = np.isfinite(flat)
-    filled, partly = np.where(there, flat, 0.0), ~there.all(axis=0)
-    weighed = there[:, partly].astype(np.float64)
-    block = max(1, _BLOCK_NUMBERS // persons)
-    for first in range(0, draws, block):
-        size = min(block, draws - first)
-        counts = _resamples(persons, size, rng)
-        total = np.full((size, flat.shape[1]), float(persons))
-        total[:, partly] = counts @ weighed
-        with np.errstate(invalid="ignore"):
-            means[first : first + size] = np.where(total > 0, (counts @ filled) / np.where(total > 0, total, 1), np.nan)
-    return means.reshape(draws, *shape)
+    persons, shape = len(values), (draws, *values.shape[1:])
+    columns = int(np.prod(shape[1:]))
+    totals, known = np.zeros((draws, columns)), np.full((draws, columns), float(persons))
+    if persons:
+        flat = values.reshape(persons, columns)
+        there = np.isfinite(flat)
+        filled, partly = np.where(there, flat, 0.0), ~there.all(axis=0)
+        weighed = there[:, partly].astype(np.float64)
+        block = max(1, _BLOCK_NUMBERS // persons)
+        for first in range(0, draws, block):
+            counts = _resamples(persons, min(block, draws - first), rng)
+            totals[first : first + block] = counts @ filled
+            known[first : first + block, partly] = counts @ weighed
+    return totals.reshape(shape), known.reshape(shape)
 
 
 def _resamples(persons: int, draws: int, rng: np.random.Generator) -> Array:

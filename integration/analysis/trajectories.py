@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from integration.analysis.bootstrap import bootstrap_means, interval
+from integration.analysis.bootstrap import bootstrap_means, interval, ratio
 from integration.analysis.panels import Axis, GroupPanel, Panel, columns_of, group_panels
 from integration.people import FOCAL
 from integration.weeks import DAYS_PER_WEEK
@@ -70,8 +70,7 @@ def _lines(
     group: GroupPanel, draws: int, seed: int, panel: Panel, axis: Axis, least: int
 ) -> Iterator[tuple[object, ...]]:
     persons = group.persons
-    with np.errstate(invalid="ignore"):
-        means = np.nansum(group.values, axis=0) / np.where(persons > 0, persons, np.nan)
+    means = ratio(np.nansum(group.values, axis=0), persons.astype(np.float64))
     low, high = interval(bootstrap_means(group.values, draws=draws, rng=group_generator(seed, group.group)))
     for index, column in enumerate(group.columns):
         for place, week in enumerate(group.periods):

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from integration.analysis.bootstrap import bootstrap_means, interval
+from integration.analysis.bootstrap import bootstrap_sums, interval, ratio
 from integration.analysis.panels import GroupPanel, columns_of, group_panels
 from integration.analysis.trajectories import LEAST, group_generator
 from integration.catalogue import BY_NAME
@@ -143,21 +143,13 @@ def verdicts(
 def _period_means(panel: GroupPanel) -> tuple[Array, Array]:
     """Mean of each period, and over all periods. Shapes: (periods, columns), (columns,)"""
     total, count = np.nansum(panel.values, axis=0), panel.persons.astype(np.float64)
-    return total / np.where(count > 0, count, np.nan), total.sum(axis=0) / np.where(
-        (summed := count.sum(axis=0)) > 0, summed, np.nan
-    )
+    return ratio(total, count), ratio(total.sum(axis=0), count.sum(axis=0))
 
 
 def _drawn_means(panel: GroupPanel, draws: int, seed: int) -> tuple[Array, Array]:
     """The same for resampled persons. Shapes: (periods, draws, columns), (draws, columns)"""
-    there = np.isfinite(panel.values)
-    filled = np.where(there, panel.values, 0.0)
-    both = np.stack([filled, there.astype(np.float64)], axis=-1)
-    drawn = bootstrap_means(both, draws=draws, rng=group_generator(seed, panel.group))
-    total, count = drawn[..., 0], drawn[..., 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means, level = total / count, total.sum(axis=1) / count.sum(axis=1)
-    return np.moveaxis(means, 1, 0), level
+    total, count = bootstrap_sums(panel.values, draws=draws, rng=group_generator(seed, panel.group))
+    return np.moveaxis(ratio(total, count), 1, 0), ratio(total.sum(axis=1), count.sum(axis=1))
 
 
 def _means(groups: dict[str, tuple[Array, Array]], newcomers: str) -> Means:

@@ -12,8 +12,11 @@ import pytest
 
 from migrafed.reports.audit import write_audit_page
 from migrafed.reports.forecast import write_report
+from migrafed.reports.integration import write_integration_report
+from simulations.call_results import IntegrationResult
 from simulations.results import RunResult
 from tests.audits import fabricated_audit
+from tests.call_runs import write_fabricated
 from tests.cards import private_card, window_card
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -60,6 +63,13 @@ def page(make_run: Callable[..., Path]) -> Path:
     return write_report(RunResult.read(make_run()))
 
 
+@pytest.fixture(scope="module")
+def calls_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of an integration run, built once."""
+    folder = write_fabricated(tmp_path_factory.mktemp("calls") / "run")
+    return write_integration_report(IntegrationResult.read(folder))
+
+
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_report_is_quiet_and_fits(browser: Any, page: Path, width: int) -> None:
     """No error, no warning, no request, and no sideways scrolling of the page, on a screen and on a phone."""
@@ -71,13 +81,15 @@ def test_the_report_is_quiet_and_fits(browser: Any, page: Path, width: int) -> N
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-@pytest.mark.parametrize("kind", ["counts", "window-dpsgd", "audit"])
+@pytest.mark.parametrize("kind", ["counts", "window-dpsgd", "audit", "integration"])
 def test_pages_about_privacy_are_quiet_and_fit(
-    browser: Any, make_run: Callable[..., Path], tmp_path: Path, kind: str, width: int
+    browser: Any, make_run: Callable[..., Path], calls_page: Path, tmp_path: Path, kind: str, width: int
 ) -> None:
     """Long tables scroll in their own frame, on a phone too."""
     if kind == "audit":
         page = write_audit_page(tmp_path, fabricated_audit())
+    elif kind == "integration":
+        page = calls_page
     else:
         card = private_card() if kind == "counts" else window_card()
         page = write_report(RunResult.read(make_run(card=card)))
