@@ -29,9 +29,10 @@ _NUDGE = 0.06  # of a period, between groups, so that intervals do not hide each
 
 
 def trajectory_pictures(run: IntegrationResult, *, variant: str = "plain", axis: str = "week") -> list[Picture]:
-    """One drawing for each feature that has such trajectories on the balanced panel, in the order of the run."""
+    """One drawing for each feature that has such trajectories, in the order of the run; balanced if there are both."""
     table = run.trajectories
-    rows = table[(table["variant"] == variant) & (table["axis"] == axis) & (table["panel"] == "balanced")]
+    rows = table[(table["variant"] == variant) & (table["axis"] == axis)]
+    rows = rows[rows["panel"] == ("balanced" if (rows["panel"] == "balanced").any() else "unbalanced")]
     features = [str(feature) for feature in rows["feature"].drop_duplicates()]
     return [_trajectory(run, rows[rows["feature"] == feature], feature, variant, axis) for feature in features]
 
@@ -111,7 +112,8 @@ def _caption(run: IntegrationResult, feature: str, variant: str) -> str:
 
 def _days_caption(rows: pd.DataFrame) -> str:
     few, many = int(rows["persons"].min()), int(rows["persons"].max())
-    return f"Windows since a person's own first day, balanced panel; {few:,} to {count_of(many, 'person')} of a group."
+    panel = "persons with calls in all windows" if (rows["panel"] == "balanced").all() else "whoever calls in a window"
+    return f"Seven days each since a person's own first day; {panel}, {few:,} to {count_of(many, 'person')} of a group."
 
 
 def _numbers(rows: pd.DataFrame, axis: str) -> Table:

@@ -22,6 +22,7 @@ TASK_WORDS = {
 }
 _CALLED = " called "
 _ERROR = "feature error: "
+_FAMILY_INK = ("baseline", "federated", "weights", "alone")
 _PLAIN_MODEL = "logistic regression"
 """Needs no naming: every row is of it that names no model."""
 
@@ -195,16 +196,17 @@ def federation_picture(run: IntegrationResult, metric: str = "f1") -> Picture | 
     settings = [str(setting) for setting in rows["setting"].drop_duplicates()]
     families = [str(name) for name in rows["families"].drop_duplicates()]
     title = f"{METRICS.get(metric, metric)} by what operators share"
-    with Sheet("fig-federation", 5.2, 0.8 + 0.34 * len(settings)) as sheet:
+    with Sheet("fig-federation", 5.6, 0.8 + 0.34 * len(settings)) as sheet:
         (axes,) = sheet.axes()
         for place, name in enumerate(families):
             part = rows[rows["families"] == name]
-            at = [len(settings) - 1 - settings.index(str(setting)) - 0.12 + 0.24 * place for setting in part["setting"]]
-            colour = INK["federated" if name == "all" else "baseline"]
+            shift = 0.24 * (place - (len(families) - 1) / 2)
+            at = [len(settings) - 1 - settings.index(str(setting)) + shift for setting in part["setting"]]
+            colour = INK[_FAMILY_INK[place % len(_FAMILY_INK)]]
             axes.hlines(at, part["mean"] - part["sd"].fillna(0), part["mean"] + part["sd"].fillna(0), color=colour)
-            axes.plot(part["mean"], at, linestyle="", marker="o" if name == "all" else "s", markersize=5, color=colour,
+            axes.plot(part["mean"], at, linestyle="", marker="os^D"[place % 4], markersize=5, color=colour,
                       label=name)  # fmt: skip
-        axes.set_yticks(range(len(settings)), [shortened(setting, 32) for setting in reversed(settings)])
+        axes.set_yticks(range(len(settings)), [shortened(setting, 42) for setting in reversed(settings)])
         axes.set_ylim(-0.6, len(settings) - 0.4)
         axes.set_xlabel(f"{METRICS.get(metric, metric)} of T1 in week {week}; the axis does not start at 0")
         axes.margins(x=0.1)
