@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from integration import catalogue
 from integration.prediction.classifier import c_by_folds, fit
 from integration.prediction.preparing import fit_preparation
 from integration.prediction.problems import (
@@ -167,7 +168,7 @@ def _scores_of_seed(
         x = preparation.transform(here.rows)
         for family in members:
             columns = preparation.positions(sets[family], flags=family != WITHOUT_FLAGS)
-            c = c or _c_of_seed(here, x, preparation.positions(names), problem)
+            c = c or _c_of_seed(here, x, preparation.positions(_honest(names)), problem)
             start = None
             for weight in weights:
                 model = fit(
@@ -187,6 +188,11 @@ def _c_of_seed(halves: Halves, x: np.ndarray, columns: np.ndarray, problem: Prob
         halves.rows[halves.learnt], x[halves.learnt][:, columns], halves.y[halves.learnt],
         seed=halves.seed, classes=len(problem.classes),
     )  # fmt: skip
+
+
+def _honest(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Primary features, so that no leaky column has a say in C; whatever there is if there are none."""
+    return tuple(name for name in names if name in catalogue.primary()) or names
 
 
 def _trials(halves: Halves, problem: Problem, probabilities: np.ndarray, label: dict[str, str]) -> Records:
