@@ -45,6 +45,9 @@ class StudySection(FrozenConfig):
     push_epsilon: float = Field(default=2.0, gt=0, description="for one contact of one person (L2)")
     push_delta: float = Field(default=1e-6, gt=0, lt=1)
     matching: bool = Field(default=False, description="find switchers and second numbers by set intersection")
+    training_rows: int | None = Field(
+        default=None, ge=1, description="public number of rows that an operator trains on, for private training"
+    )
     analysis: AnalysisSection = AnalysisSection()
 
     @model_validator(mode="after")

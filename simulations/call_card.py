@@ -6,11 +6,14 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 
 from integration.study import StudySection
-from privacy.card import ALL, Origin, Party, PrivacyCard, RegistryEntry, ReleasedObject, ShownValues
-from protocol.plan import Plan
+from privacy.card import ALL, HolderCard, Origin, Party, PrivacyCard, RegistryEntry, ReleasedObject, ShownValues
+from privacy.plan import DPSGDPlan
+from protocol.plan import Plan, PrivacySection
+from simulations.call_fits import Fits
 from simulations.call_results import SPECS, IntegrationFacts
-from simulations.card_words import questions, trust_words
+from simulations.card_words import across, parties, questions, registry, trust_words
 from simulations.folder import JOURNAL_FILE
+from simulations.person_promises import person_headline, person_not_promised
 from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE
 
 NOTHING = "Nothing in this run is differentially private."
@@ -25,15 +28,20 @@ _PUSHED = {
 }
 
 
-def call_card(plan: Plan, study: StudySection, facts: IntegrationFacts, *, numbers: Mapping[str, int]) -> PrivacyCard:
-    """The card of a finished run whose classifiers were trained without noise.
+def call_card(
+    plan: Plan, study: StudySection, facts: IntegrationFacts, *, numbers: Mapping[str, int], fits: Fits
+) -> PrivacyCard:
+    """The card of a finished run.
 
     Args:
         plan: The run's plan.
         study: Its ``[data]``.
         facts: What the run says of itself.
         numbers: How many numbers each table and the model hold, by file.
+        fits: The trainings, with their ledgers if they were private.
     """
+    if fits.mechanism is not None and plan.privacy is not None:
+        return _private_card(plan, plan.privacy, fits.mechanism, study, facts, numbers, fits.holder_cards())
     return PrivacyCard(
         version=importlib.metadata.version("migrafed"),
         run=facts.run,
@@ -50,6 +58,39 @@ def call_card(plan: Plan, study: StudySection, facts: IntegrationFacts, *, numbe
         not_promised=tuple(_not_promised(plan, study)),
         questions=tuple(questions(plan, None)),
     )
+
+
+def _private_card(
+    plan: Plan, privacy: PrivacySection, mechanism: DPSGDPlan, study: StudySection, facts: IntegrationFacts,
+    numbers: Mapping[str, int], holders: tuple[HolderCard, ...],
+) -> PrivacyCard:  # fmt: skip
+    version = importlib.metadata.version("migrafed")
+    measure = "whether a subscriber moved to the city"
+    return PrivacyCard(
+        version=version,
+        run=facts.run,
+        plan_hash=plan.digest(),
+        mode="person-dpsgd",
+        flavour="approximate",
+        trust_model=trust_words(mechanism),
+        headline=person_headline(mechanism, privacy),
+        registry=registry(
+            plan, mechanism, measure=measure, version=version, accountant=holders[0].promises[0].accountant
+        ),
+        holders=holders,
+        across_holders=across(plan, mechanism),
+        shown=ShownValues(origin="raw data", scored="raw data"),
+        released=tuple(_released(plan, study, numbers, mechanism)),
+        parties=parties(mechanism),
+        not_promised=(*person_not_promised(mechanism), _pushed(study), *_every_private_run()),
+        questions=tuple(questions(plan, mechanism)),
+    )
+
+
+def _every_private_run() -> Iterator[str]:
+    yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
+    yield "What can be learnt from the time, size and number of messages, and from how long the run took."
+    yield "A holder may lie: nothing here proves that it added its noise."
 
 
 _PARTIES = (
@@ -96,7 +137,9 @@ def _registry(plan: Plan) -> RegistryEntry:
     )  # fmt: skip
 
 
-def _released(plan: Plan, study: StudySection, numbers: Mapping[str, int]) -> Iterator[ReleasedObject]:
+def _released(
+    plan: Plan, study: StudySection, numbers: Mapping[str, int], mechanism: DPSGDPlan | None = None
+) -> Iterator[ReleasedObject]:
     """What leaves an operator, then what lies in the folder. Whoever adds a message or a table adds it here."""
     to = f"{COORDINATOR}, and as sums to all operators"
     if study.pushes != "none":
@@ -104,17 +147,21 @@ def _released(plan: Plan, study: StudySection, numbers: Mapping[str, int]) -> It
         yield _leaves(f"pushes of level {study.pushes}, sealed", origin, goes_to="the operator of each subscriber")
         if study.pushes != "L2":
             yield _leaves("tokens of its hubs and couriers, sealed", "raw data", goes_to="all other operators")
-    yield _leaves("histograms, sums and sums of squares of its features", "raw data", goes_to=to, times=4)
-    yield _leaves("gradients, Hessians and losses of Newton steps", "raw data", goes_to=to)
-    rounds = 2 * plan.training.rounds
-    yield _leaves("weights, losses and validation errors of rounds", "raw data", goes_to=to, times=rounds)
+    rounds = plan.training.rounds
+    if mechanism is None:
+        yield _leaves("histograms, sums and sums of squares of its features", "raw data", goes_to=to, times=4)
+        yield _leaves("gradients, Hessians and losses of Newton steps", "raw data", goes_to=to)
+        yield _leaves("weights, losses and validation errors of rounds", "raw data", goes_to=to, times=2 * rounds)
+    else:
+        yield _leaves("weights after each round", "noised release", goes_to=to, times=rounds)
     yield _leaves(
         "rows of features, for trajectories, maps, scores and churn", "raw data", holder=ALL,
         goes_to="the simulation itself; nobody has them in the field",
     )  # fmt: skip
     for name, spec in SPECS.items():
         yield _kept(f"{spec.file}: {name.replace('_', ' ')}", "raw data", numbers[spec.file])
-    yield _kept(f"{MODEL_FILE}: the logistic regression", "raw data", numbers[MODEL_FILE])
+    weights: Origin = "raw data" if mechanism is None else "noised release"
+    yield _kept(f"{MODEL_FILE}: the classifier", weights, numbers[MODEL_FILE])
     yield _kept(f"{REPORT_FILE}: what is drawn of all these", "raw data", None)
     yield _kept(f"{JOURNAL_FILE}: sealed mail, sums, weights and tables", "raw data", None)
     yield _kept(f"{LOG_FILE}, {FACTS_FILE}: rounds, counts of dropped rows", "raw data", None)

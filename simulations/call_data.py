@@ -67,12 +67,17 @@ class Operator:
         rows = assemble(self.counts, records.people, city=records.city, rules=records.rules, pushed=pushed)
         return rows.assign(operator=self.name)
 
-    def first_days(self, days: int) -> pd.DataFrame:
-        """Rows of the first days of every newcomer, from these calls alone."""
+    def first_days(self, days: int, *, after: int = 0, groups: tuple[str, ...] = (NEW,)) -> pd.DataFrame:
+        """Rows of `days` days of every newcomer, from day `after` since arrival on, from these calls alone.
+
+        Persons whose days the study cuts off have no row.
+        """
         records = self.records
-        new = records.people.loc[records.people["group"] == NEW, ["person", "first_day"]]
-        counts = count_windows(records, self._engine, egos=new, days=days)
-        return assemble(counts, records.people, city=records.city, rules=records.rules).assign(operator=self.name)
+        people = records.people
+        fits = (people["first_day"] + after + days <= records.calendar.days) & people["group"].isin(list(groups))
+        egos = people.loc[fits, ["person", "first_day"]].assign(first_day=people["first_day"] + after)
+        counts = count_windows(records, self._engine, egos=egos, days=days)
+        return assemble(counts, people, city=records.city, rules=records.rules).assign(operator=self.name)
 
 
 def study_of(plan: Plan) -> StudySection:

@@ -32,17 +32,17 @@ from integration.prediction.as_local import as_local
 from integration.prediction.churn import churn_tables
 from integration.prediction.evaluating import predict_tables
 from integration.prediction.leavers import DEFINITIONS, WINDOWS
+from integration.prediction.problems import PROBLEMS, T1
 from integration.prediction.splits import in_training
 from integration.study import StudySection
-from integration.task import CallTables, ClassifierSection, IntegrationTask
-from protocol.errors import PlanError, RunInterruptedError
-from protocol.plan import Plan, parse_plan
-from protocol.tasks import task_named
-from server.journal import Journal, RoundRecord
-from server.rounds import Stage
+from integration.weeks import DAYS_PER_WEEK
+from protocol.errors import RunInterruptedError
+from protocol.plan import Plan
+from server.journal import Journal
 from simulations.call_card import call_card
-from simulations.call_data import CallData, all_rows, check_study, group_sizes
+from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
+from simulations.call_fits import Fits, check_private, pooled_difference, task_of
 from simulations.call_results import (
     INTEGRATION_TASKS,
     SPECS,
@@ -54,7 +54,6 @@ from simulations.call_results import (
     write_integration,
 )
 from simulations.call_settings import POOLED, SILO, agreement, federation_table, one_fit
-from simulations.call_training import Fitted, newton_fit, rounds_fit
 from simulations.folder import (
     JOURNAL_FILE,
     RunSummary,
@@ -71,7 +70,6 @@ from simulations.results import MODEL_FILE
 from simulations.run_tables import write_whole
 
 WORK = "work"
-LOGISTIC, PERCEPTRON = INTEGRATION_TASKS
 
 
 def simulate_calls(
@@ -103,6 +101,7 @@ def simulate_calls(
     """
     progress = progress or SilentProgress()
     study = check_study(plan, data)
+    check_private(plan, study, ledgers)
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
     started = time.monotonic()
     with locked(folder), flower_log(folder):
@@ -147,12 +146,13 @@ class CallWork:
             churn=self._table("churn", self._churn),
             federation=self._table("federation", self._federation),
         )
-        model = load(self._model())
-        write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(self._model()))
-        facts = self._facts(time.monotonic() - started, command)
+        weights, notes = self._main()
+        blob = save({name: np.ascontiguousarray(value) for name, value in weights.items()})
+        write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
+        facts = self._facts(time.monotonic() - started, command, notes)
         numbers = {spec.file: int(getattr(tables, name).size) for name, spec in SPECS.items()}
-        numbers[MODEL_FILE] = sum(value.size for value in model.values())
-        card = call_card(self.plan, self.study, facts, numbers=numbers)
+        numbers[MODEL_FILE] = sum(value.size for value in weights.values())
+        card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits)
         write_integration(self.folder, tables, facts, card, also=(MODEL_FILE,))
 
     @property
@@ -180,15 +180,6 @@ class CallWork:
     def people(self) -> pd.DataFrame:
         """Subscribers of all operators."""
         return pd.concat([one.records.people for one in self.city.operators.values()], ignore_index=True)
-
-    @cached_property
-    def rows_by_operator(self) -> Mapping[str, CallTables]:
-        """What each operator trains on."""
-        rows = self.headline
-        return {
-            name: CallTables(rows[rows["operator"] == name].reset_index(drop=True), (name,))
-            for name in self.plan.federation.holders
-        }
 
     @property
     def seeds(self) -> range:
@@ -218,7 +209,29 @@ class CallWork:
             )
             for panel in ("balanced", "unbalanced")
         ]  # fmt: skip
+        arrivals = self._weeks_since_arrival()
+        if arrivals["week"].nunique() > 1:
+            tables.append(
+                trajectories(
+                    arrivals, features=TEN, draws=analysis.draws, seed=self.plan.run.seed, panel="unbalanced",
+                    axis="days since arrival", least=analysis.smallest_cell,
+                )
+            )  # fmt: skip
         return pd.concat(tables, ignore_index=True)
+
+    def _weeks_since_arrival(self) -> pd.DataFrame:
+        """Rows of newcomers' first, second and third seven days; of locals who look new beside them."""
+        windows = [
+            one.first_days(DAYS_PER_WEEK, after=DAYS_PER_WEEK * number, groups=(NEW, PLACEBO)).assign(week=number + 1)
+            for one in self._seen
+            for number in range(self.study.calendar.weeks - 1)
+        ]
+        return pd.concat(windows, ignore_index=True)
+
+    @property
+    def _seen(self) -> list[Operator]:
+        """Whose calls windows of days are computed from: those of all together where the simulation has them."""
+        return [self.city.pooled] if self.plan.compare.pooled else list(self.city.operators.values())
 
     def _verdicts(self, rows: pd.DataFrame) -> pd.DataFrame:
         tables = []
@@ -239,8 +252,13 @@ class CallWork:
         )
 
     def _prediction(self) -> pd.DataFrame:
-        table = predict_tables(self.headline, self.people, seeds=self.seeds, city=self.study.city)
-        return table.drop(columns="persons")
+        rows, people, city = self.headline, self.people, self.study.city
+        others = tuple(name for name in PROBLEMS if name != T1.name)
+        tables = [
+            predict_tables(rows, people, seeds=self.seeds, problems=(T1.name,), city=city),
+            predict_tables(rows, people, seeds=self.seeds, problems=others, families=("all",), city=city),
+        ]
+        return pd.concat(tables, ignore_index=True).drop(columns="persons")
 
     def _as_local(self) -> pd.DataFrame:
         return as_local(self.headline, self.people, seeds=self.seeds, city=self.study.city).drop(columns="persons")
@@ -258,56 +276,48 @@ class CallWork:
 
     def _windows(self) -> Mapping[int, pd.DataFrame]:
         """Rows of the first days of newcomers, by days."""
-        ones = [self.city.pooled] if self.plan.compare.pooled else list(self.city.operators.values())
         self.progress.stage_started("first days of newcomers", len(WINDOWS))
         windows = {}
         for done, days in enumerate(WINDOWS, start=1):
-            windows[days] = pd.concat([one.first_days(days) for one in ones], ignore_index=True)
+            windows[days] = pd.concat([one.first_days(days) for one in self._seen], ignore_index=True)
             self.progress.advanced("first days of newcomers", done)
         self.progress.stage_ended("first days of newcomers")
         return windows
 
     def _federation(self) -> pd.DataFrame:
-        tables = (
-            [federation_table(self.settings, seeds=self.seeds, city=self.study.city)] if POOLED in self.settings else []
-        )
+        tables = []
         if POOLED in self.settings:
+            tables.append(federation_table(self.settings, seeds=self.seeds, city=self.study.city))
             tables.append(agreement({name: self._verdicts(rows) for name, rows in self.settings.items()}))
-        rows = self.headline
-        unseen = ~in_training(rows, self.plan.run.seed)
-        for name, fitted in self._fits():
-            tables.append(one_fit(f"{self.federated}: {name}", "all", fitted.probabilities(rows), rows, unseen))
+        for trial in self.fits.trials(self.headline):
+            unseen = ~in_training(trial.rows, self.plan.run.seed)
+            name, told = f"{self.federated}: {trial.name}", trial.fitted.probabilities(trial.rows)
+            tables.append(one_fit(name, trial.families, told, trial.rows, unseen))
         return pd.concat(tables, ignore_index=True)
 
-    def _fits(self) -> Iterator[tuple[str, Fitted]]:
-        """Classifiers that the operators train together by messages."""
-        run, tables = run_name(self.plan), self.rows_by_operator
-        logistic, perceptron = variant(self.plan, LOGISTIC), variant(self.plan, PERCEPTRON)
-        yield "Newton steps", newton_fit(logistic, task_of(logistic), tables, run=run, journal=self.journal)
-        for name, plan in (("FedAvg", logistic), ("FedAvg, perceptron", perceptron)):
-            self.progress.stage_started(name, plan.training.rounds)
-            yield (
-                name,
-                rounds_fit(plan, task_of(plan), tables, run=run, journal=self.journal, name=name, on_round=self._told),
-            )
-            self.progress.stage_ended(name)
+    @cached_property
+    def fits(self) -> Fits:
+        """The trainings by messages."""
+        return Fits(self.plan, self.city, self.journal, self.progress, self.ledgers or self.folder / LEDGERS_FOLDER)
 
-    def _told(self, stage: Stage, record: RoundRecord) -> None:
-        error = "" if record.error is None else f"validation error {record.error:.4f}"
-        self.progress.advanced(stage.name, record.round, error)
-
-    def _model(self) -> bytes:
-        stored = self.journal.result("model")
-        if stored is None:
-            plan = variant(self.plan, LOGISTIC)
-            fitted = newton_fit(
-                plan, task_of(plan), self.rows_by_operator, run=run_name(self.plan), journal=self.journal
-            )
-            stored = save({name: np.ascontiguousarray(value) for name, value in fitted.weights.items()})
+    def _main(self) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
+        """Weights of the main classifier, and what is to be said of them."""
+        stored, notes = self.journal.result("model"), self.journal.result("notes")
+        if stored is None or notes is None:
+            fitted, said = self.fits.main(self.headline), ""
+            if self.fits.mechanism is None and PROBLEMS[task_of(self.plan).section(self.plan).problem].name == T1.name:
+                away = pooled_difference(self.plan, self.headline, fitted)
+                count = len(self.plan.federation.holders)
+                said = (
+                    f"Newton steps on sums over {count} operators ({fitted.asked} sums) and "
+                    f"one fit of all rows differ by {away:.1e} in the largest coefficient."
+                )
+            stored, notes = save({k: np.ascontiguousarray(v) for k, v in fitted.weights.items()}), said.encode()
             self.journal.save_result("model", stored)
-        return stored
+            self.journal.save_result("notes", notes)
+        return load(stored), tuple(filter(None, [notes.decode()]))
 
-    def _facts(self, seconds: float, command: str) -> IntegrationFacts:
+    def _facts(self, seconds: float, command: str, notes: tuple[str, ...]) -> IntegrationFacts:
         study = self.study
         return IntegrationFacts(
             run=run_name(self.plan),
@@ -327,6 +337,7 @@ class CallWork:
             operators=tuple(self._operators()),
             pushes=study.pushes,
             silence=self._silence(),
+            notes=notes,
         )
 
     def _silence(self) -> SilenceFacts:
@@ -355,28 +366,6 @@ class CallWork:
             self.progress.advanced(name, 1)
             self.progress.stage_ended(name)
         return pd.read_parquet(io.BytesIO(stored))
-
-
-def task_of(plan: Plan) -> IntegrationTask:
-    """The plan's task.
-
-    Raises:
-        PlanError: it is none of this package.
-    """
-    task = task_named(plan.run.task)
-    if not isinstance(task, IntegrationTask):
-        raise PlanError(f"task '{plan.run.task}' is not simulated here; use {' or '.join(INTEGRATION_TASKS)}")
-    return task
-
-
-def variant(plan: Plan, task: str) -> Plan:
-    """The same plan for the other of the two classifiers; what both can be told stays."""
-    if plan.run.task == task:
-        return plan
-    values = plan.model_dump(mode="json")
-    values["run"]["task"] = task
-    values["model"] = {key: value for key, value in plan.model.items() if key in ClassifierSection.model_fields}
-    return parse_plan(values)
 
 
 def _whole(mean: pd.Series) -> pd.Series:

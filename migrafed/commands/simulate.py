@@ -7,10 +7,15 @@ import shlex
 from pathlib import Path
 
 from migrafed.arguments import overrides
+from migrafed.integration_summary import integration_facts
 from migrafed.reports.forecast import write_report
+from migrafed.reports.integration import write_integration_report
 from migrafed.summary import metric_rows, privacy_facts, result_facts, skill_lines
 from migrafed.terminal import Outcome, Terminal
+from protocol.errors import PlanError
 from protocol.plan import Plan, load_plan
+from simulations.call_results import INTEGRATION_TASKS, IntegrationResult
+from simulations.call_run import simulate_calls
 from simulations.results import RunResult
 from simulations.runner import Engine, simulate
 
@@ -18,6 +23,11 @@ from simulations.runner import Engine, simulate
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Carry out a plan given by the user."""
     plan = load_plan(options.plan, overrides=overrides(options.settings), seed=options.seed)
+    if plan.run.task in INTEGRATION_TASKS:
+        return run_integration(
+            plan, terminal, data=options.data, out=options.out, resume=options.resume, engine=options.engine,
+            ledgers=options.ledgers, command=_command(options),
+        )  # fmt: skip
     return run_plan(
         plan, terminal, data=options.data, out=options.out, resume=options.resume, engine=options.engine,
         ledgers=options.ledgers,
@@ -61,6 +71,35 @@ def run_plan(
     }
     title = f"SUCCESS {result.facts.run}, {summary.seconds:.0f} s"
     return Outcome(payload, title, facts, above=skill_lines(result))
+
+
+def run_integration(
+    plan: Plan,
+    terminal: Terminal,
+    *,
+    data: Path | None,
+    out: Path | None,
+    resume: Path | None,
+    engine: Engine,
+    ledgers: Path | None,
+    command: str,
+) -> Outcome:
+    """Simulate operators, write their report, and put together what is said about it."""
+    if engine != "inprocess":
+        raise PlanError(f"task '{plan.run.task}' is simulated in one process; leave out --engine")
+    summary = simulate_calls(
+        plan, data=data, out=out, resume=resume, ledgers=ledgers, progress=terminal.progress, command=command
+    )
+    result = IntegrationResult.read(summary.folder)
+    paths, facts = integration_facts(result, write_integration_report(result))
+    payload = {
+        "run": result.facts.run,
+        "plan_hash": result.facts.plan_hash,
+        "seconds": round(summary.seconds, 3),
+        "holders": [operator.name for operator in result.facts.operators],
+        "paths": paths,
+    }
+    return Outcome(payload, f"SUCCESS {result.facts.run}, {summary.seconds:.0f} s", facts)
 
 
 def _command(options: argparse.Namespace) -> str:
