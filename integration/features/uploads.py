@@ -14,13 +14,15 @@ from tables.engine import Engine
 
 @contextmanager
 def uploaded(engine: Engine, table: pa.Table) -> Iterator[Table]:
-    """The table as one of the engine's; an engine elsewhere gets it anew with each expression that uses it.
+    """The table as one of the engine's.
 
     Raises:
         EngineError: the engine failed.
     """
     if engine.name != "duckdb":
-        yield ibis.memtable(table)
+        sent = ibis.memtable(table)
+        engine.to_arrow(sent.count())  # sends it: what is kept by the engine does not send by itself
+        yield sent
         return
     name = ibis.util.gen_name("features")
     kept = engine.guarded(lambda: engine.connection.create_table(name, table, temp=True))

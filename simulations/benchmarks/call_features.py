@@ -1,8 +1,11 @@
 """What does it cost to turn calls into features? CPU microseconds per call and peak memory, by number of calls.
 
 Calls are drawn here with numpy: numbers of a heavy-tailed activity, half of whose contacts are in a small circle of
-numbers that know each other, called as often as Zipf says. As many numbers per call as in the Shanghai study, 54 million
-of 698 million calls in four weeks. Attributes are told of 5.6 % of them (its share), or of all.
+numbers that know each other, called as often as Zipf says. As many numbers per call as in the Shanghai study, 54
+million of 698 million calls in four weeks. Attributes are told of 5.6 % of them (its share), or of all.
+
+With `--copies` the staged calls of a size are laid side by side as so many cities of other numbers, which saves reading
+them: only counting and the scan are measured then.
 
 Each size is written, read and counted in processes of their own, so that the peak memory is that of its step. Beside
 the features stands what a single scan and group of the staged calls costs in DuckDB: nothing that looks at each call
@@ -17,6 +20,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,17 +30,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ibis import _
 
 from integration.features.assembling import assemble
 from integration.features.counts import count_weeks
 from integration.provinces import PROVINCES
+from integration.records.places import read_cells
 from integration.records.records import CallRecords, read_records
-from integration.records.source import HolderTables
+from integration.records.source import CellSource, HolderTables
 from integration.rules import CallRules, City
+from integration.staged import StagedCalls
 from integration.weeks import CallCalendar
 from simulations.benchmarks.timing import print_table
+from tables.balance import Balance
 from tables.engine import Engine, Limits
 
 NUMBERS_PER_CALL = 54 / 698
@@ -45,7 +54,9 @@ CELLS, CIRCLE, SLOTS, FILE_CALLS = 8_000, 40, 30, 1_000_000
 CALENDAR, CITY, RULES = CallCalendar(), City(), CallRules()
 FIRST_MS, WEEK_MS = 1_472_832_000_000, 7 * 86_400_000
 TURNED = 0.4
-STEPS = ("write", "read", "count", "scan")
+STEPS = ("write", "read", "copy", "count", "scan")
+NEXT_CITY = 10**12
+"""Codes of eleven digits lie below it."""
 
 
 def write_tables(folder: Path, *, calls: int, told: float, seed: int) -> None:
@@ -139,6 +150,8 @@ def step(name: str, folder: Path, calls: int, told: float, memory_gb: float, thr
     limits = Limits(memory_gb=memory_gb, threads=threads)
     if name == "write":
         found = measured(lambda: write_tables(folder, calls=calls, told=told, seed=1))[1]
+    elif name.startswith("copy"):
+        found = measured(lambda: lay_side_by_side(folder, int(name.removeprefix("copy"))))[1]
     else:
         with Engine.duckdb(limits, folder) as engine:
             if name == "read":
@@ -153,6 +166,25 @@ def step(name: str, folder: Path, calls: int, told: float, memory_gb: float, thr
     return found | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
+def lay_side_by_side(folder: Path, copies: int) -> None:
+    """So many cities of the same staged calls under other numbers, beside the first."""
+    target = folder.with_name(f"{folder.name}-x{copies}")
+    for file in sorted((folder / "work" / "calls").rglob("*.parquet")):
+        table = pq.ParquetFile(file).read()
+        place = target / file.parent.relative_to(folder)
+        place.mkdir(parents=True)
+        for city in range(copies):
+            moved = table
+            for position, name in enumerate(("ego", "other")):
+                moved = moved.set_column(position, name, pa.array(table[name].to_numpy() + city * NEXT_CITY))
+            pq.write_table(moved, place / f"part-{city}.parquet", compression="lz4", write_statistics=False)
+    people = pd.read_pickle(folder / "people.pickle")  # noqa: S301  written by ourselves
+    each = [people.assign(person=people["person"] + city * NEXT_CITY) for city in range(copies)]
+    pd.concat(each, ignore_index=True).to_pickle(target / "people.pickle")
+    for name in ("staged.json", "cells.parquet"):
+        shutil.copy(folder / name, target / name)
+
+
 def _rows(records: CallRecords, engine: Engine) -> tuple[Any, dict[str, int]]:
     counts = count_weeks(records, engine, weeks=range(1, CALENDAR.weeks + 1))
     return assemble(counts, records.people, city=CITY, rules=RULES), counts.excluded
@@ -162,8 +194,8 @@ def _scan(folder: Path, engine: Engine) -> None:
     """One scan and one group of the calls: the least that counting takes."""
     for week in range(1, CALENDAR.weeks + 1):
         calls = engine.staged(folder / "work" / "calls" / f"week={week}")
-        each = calls.group_by("ego").agg(rows=calls.count(), duration=calls.duration.sum())
-        engine.to_arrow(each.agg(persons=each.count(), rows=each.rows.sum()))
+        each: Any = calls.group_by("ego").agg(rows=_.count(), duration=_.duration.sum())
+        engine.to_arrow(each.agg([each.count(), each.rows.sum(), each.duration.sum()]))
 
 
 def _save(records: CallRecords, folder: Path) -> None:
@@ -172,17 +204,10 @@ def _save(records: CallRecords, folder: Path) -> None:
 
 
 def _load(folder: Path) -> CallRecords:
-    import pandas as pd  # noqa: PLC0415
-
-    from integration.records.places import read_cells  # noqa: PLC0415
-    from integration.records.source import CellSource  # noqa: PLC0415
-    from integration.staged import StagedCalls  # noqa: PLC0415
-    from tables.balance import Balance  # noqa: PLC0415
-
     buckets = json.loads((folder / "staged.json").read_text())["buckets"]
     cells = read_cells(CellSource(cells="cells.parquet"), folder, None, CITY)
     staged = StagedCalls(folder / "work" / "calls", CALENDAR.weeks, buckets, Balance(0))
-    people = pd.read_pickle(folder / "people.pickle")
+    people = pd.read_pickle(folder / "people.pickle")  # noqa: S301  written by ourselves
     return CallRecords(staged, people, cells, None, CALENDAR, CITY, RULES)
 
 
@@ -193,6 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--told", type=float, nargs="+", default=[0.056])
     parser.add_argument("--memory-gb", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--copies", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep what was written here, and use it if it is there")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -211,30 +237,42 @@ def _size(calls: int, told: float, given: argparse.Namespace) -> dict[str, dict[
     """All steps of one size, each in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) if given.folder is None else given.folder / f"{calls}-{told}"
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for work in STEPS:
             if work in ("write", "read") and (folder / ("calls" if work == "write" else "people.pickle")).exists():
                 continue
-            sys.stderr.write(f"{calls:,} calls, {told:.1%} told: {work}\n")
-            command = [sys.executable, "-m", "simulations.benchmarks.call_features", "--told", str(told)]
-            command += ["--memory-gb", str(given.memory_gb), "--threads", str(given.threads)]
-            done = subprocess.run(  # noqa: S603  ourselves
-                [*command, "--step", work, str(folder), str(calls)], check=True, stdout=subprocess.PIPE
-            )
-            found[work] = json.loads(done.stdout)
-    return found | {"size": {"calls": calls}}
+            if work != "copy":
+                found[work] = _alone(work, folder, calls, told, given)
+            elif given.copies > 1:
+                target = folder.with_name(f"{folder.name}-x{given.copies}")
+                if not (target / "people.pickle").exists():
+                    _alone(f"copy{given.copies}", folder, calls, told, given)
+                folder, calls = target, calls * given.copies
+    return found | {"size": {"calls": float(calls)}}
+
+
+def _alone(work: str, folder: Path, calls: int, told: float, given: argparse.Namespace) -> dict[str, float]:
+    """A step in a process of its own."""
+    sys.stderr.write(f"{calls:,} calls, {told:.1%} told: {work}\n")
+    command = [sys.executable, "-m", "simulations.benchmarks.call_features", "--told", str(told)]
+    command += ["--memory-gb", str(given.memory_gb), "--threads", str(given.threads)]
+    done = subprocess.run(  # noqa: S603  ourselves
+        [*command, "--step", work, str(folder), str(calls)], check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout)
 
 
 def _show(told: float, given: argparse.Namespace, columns: list[dict[str, dict[str, float]]]) -> None:
     calls = [column["size"]["calls"] for column in columns]
     rows: list[tuple[str | float, ...]] = []
     for name in STEPS:
-        for unit, scale in (("cpu", 1e6), ("wall", None), ("peak_gb", None)):
-            values = [column.get(name, {}).get(unit, float("nan")) for column in columns]
-            shown = [value * scale / size for value, size in zip(values, calls, strict=True)] if scale else values
-            rows.append(
-                (f"{name}: {'CPU µs per call' if scale else 'wall s' if unit == 'wall' else 'peak GB'}", *shown)
-            )
+        for unit, shown in (("cpu", "CPU µs per call"), ("wall", "wall s"), ("peak_gb", "peak GB")):
+            values = [column.get(name, {}).get(unit) for column in columns]
+            if all(value is None for value in values):
+                continue
+            scale = [1e6 / size if unit == "cpu" else 1.0 for size in calls]
+            cells = ["-" if value is None else value * each for value, each in zip(values, scale, strict=True)]
+            rows.append((f"{name}: {shown}", *cells))
     rows.append(("rows of features", *(column["count"]["rows"] for column in columns)))
     print_table(
         f"{told:.1%} of the numbers told, {given.memory_gb} GB for the engine, {given.threads} thread(s)",
