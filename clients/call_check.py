@@ -21,7 +21,7 @@ from clients.stages import Stages, Unheard, stage
 from integration.people import NEW, SETTLED
 from integration.provinces import UNKNOWN
 from integration.records.groups import groups
-from integration.records.numbers import codes_of
+from integration.records.numbers import NO_NUMBER, codes_of
 from integration.records.places import Cells, read_cells, read_estates
 from integration.records.reading import NOT_LOCATED, UNKNOWN_CELL, CallReader
 from integration.records.records import number_kinds, read_routing, refuse_lost_zeros
@@ -36,8 +36,8 @@ from tables.checks import check_schema
 from tables.engine import Engine
 from tables.sources import RowSource, open_source
 
-MUCH = 0.05
-HALF = 0.5
+MUCH, HALF = 0.05, 0.5
+MANY_TIMES = 5.0  # so many times the rows of a number on average
 
 
 def check_calls(
@@ -224,13 +224,16 @@ def _numbers(settings: CallHolderSettings, sample: pa.Table, subscribers: Subscr
     calls = settings.config.calls
     own = subscribers.table["person"].to_numpy()
     for name in (calls.caller, calls.callee):
-        known = float(np.isin(codes_of(combined(sample[name])), own).mean())
-        found = f"a subscriber in {share(known)} of the rows"
-        way_out = "are numbers written the same way in both tables (country code, zeros, tokens)?"
-        if known:
-            report.ok("numbers", found, column=name)
-        else:
+        codes = codes_of(combined(sample[name]))
+        known = float(np.isin(codes, own).mean())
+        most = float(np.unique(codes[codes != NO_NUMBER], return_counts=True)[1].max(initial=0) / len(codes))
+        found = f"a subscriber in {share(known)} of the rows; the number with most rows has {share(most)} of them"
+        if not known:
+            way_out = "are numbers written the same way in both tables (country code, zeros, tokens)?"
             report.failed("numbers", found, way_out, column=name)
+        else:
+            way_out = "a number that stands for all who are hidden is nobody's: make it null"
+            report.add("numbers", found, way_out, well=most <= max(MUCH, MANY_TIMES / len(own)), column=name)
 
 
 def _twins(

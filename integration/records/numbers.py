@@ -25,13 +25,15 @@ from integration.records.values import texts
 NO_NUMBER = 0
 MOST_DIGITS = 17
 _POWERS = 10 ** np.arange(MOST_DIGITS + 1, dtype=np.int64)
+_NO_NAME = r"(?i)^(nan|none|null|<na>|n/a|unknown)$"
 _DECIMAL = r"^[+-]?[0-9]+(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)$"
 
 
 def coded(names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The code of each name and how many digits it has: 0 digits for a name of other signs.
 
-    `NO_NUMBER` stands for a name that is null, blank, unreadable (U+FFFD), a negative integer, or a decimal.
+    `NO_NUMBER` stands for a name that is null, blank, unreadable (U+FFFD), a negative integer, a decimal, or a word
+    that programs write for nothing ("nan", "null", "unknown").
 
     Shapes: n names, texts, integers or bytes -> codes (n,) int64, digits (n,) int8
     """
@@ -94,7 +96,8 @@ def _of_texts(names: Any) -> np.ndarray:
     digits = distinct.filter(pa.array(plain))
     lengths = pc.call_function("binary_length", [digits]).to_numpy(zero_copy_only=False)
     codes[:-1][plain] = digits.cast(pa.int64()).to_numpy(zero_copy_only=False) + _POWERS[lengths]
-    bad = pc.call_function("match_substring_regex", [distinct], pc.MatchSubstringOptions(rf"^$|\x{{FFFD}}|{_DECIMAL}"))
+    no_number = pc.MatchSubstringOptions(rf"^$|\x{{FFFD}}|{_DECIMAL}|{_NO_NAME}")
+    bad = pc.call_function("match_substring_regex", [distinct], no_number)
     other = ~plain & ~bad.to_numpy(zero_copy_only=False)
     codes[:-1][other] = [_hashed(name) for name in distinct.filter(pa.array(other)).to_pylist()]
     return codes[encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)]

@@ -26,7 +26,7 @@ from integration.records.subscribers import subscribers_of
 from integration.records.values import combined, trimmed, whole_table
 from integration.rules import CallRules, City
 from integration.staged import StagedCalls
-from integration.weeks import CallCalendar
+from integration.weeks import DAYS_PER_WEEK, CallCalendar
 from protocol.errors import DataError
 from tables.balance import Balance
 from tables.buckets import MOST_BUCKETS
@@ -128,6 +128,9 @@ def read_records(
     people = people_of(staged, subscribers.table, engine, calendar=calendar, city=city, rules=groups)
     noted = {f"subscribers: {what}": number for what, number in subscribers.noted.items()}
     noted |= {f"calls: {what}": number for what, number in staged.noted.items()}
+    days = np.array(staged.by_day)
+    noted["calls: days without a call"] = int((days == 0).sum())
+    noted["calls: weeks without a call"] = int((days.reshape(-1, DAYS_PER_WEEK).sum(axis=1) == 0).sum())
     return CallRecords(staged, people, cells, estates, calendar, city, rules, operators, home, noted)
 
 
@@ -205,7 +208,7 @@ def _buckets(rows: int | None, weeks: int) -> int:
 
 
 def _week_1_has_calls(staged: StagedCalls, name: str) -> None:
-    if not any(staged.by_day[:7]):
+    if not any(staged.by_day[:DAYS_PER_WEEK]):
         raise DataError(
             "there is no call in week 1, so everybody would look new",
             way_out="add the calls of week 1, or begin the calendar with the first week that has calls",

@@ -87,9 +87,12 @@ def _integers(table: pa.Table) -> pa.Table:
     [
         (_swapped, "durations", "failed", "100.0% of the calls end before"),
         (_integers, "kind of numbers", "failed", "integers lose leading zeros"),
+        (lambda t: t.set_column(0, "caller", pa.nulls(len(t))), "ingest", "failed", "read: no number 100.0%"),
         (lambda t: t.drop_columns(["start"]), "column for the start", "failed", "missing"),
         (lambda t: t.set_column(1, "callee", pa.array(["x" + v for v in t["callee"].to_pylist()])), "numbers", "failed",
          "a subscriber in 0.0%"),
+        (lambda t: t.set_column(0, "caller", pa.array([number(3) if n % 2 else v for n, v in
+         enumerate(t["caller"].to_pylist())])), "numbers", "note", "the number with most rows has 55.6%"),
         (lambda t: t.set_column(4, "caller_cell", pa.array(["P9", *["P1"] * (len(t) - 1)])), "cells of calls", "ok",
          "not in the list 0.2%"),
         (lambda t: t.set_column(4, "caller_cell", pa.array(["P9"] * len(t))), "cells of calls", "note",

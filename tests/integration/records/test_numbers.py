@@ -52,7 +52,9 @@ def test_long_integers_are_their_digits_too() -> None:
     assert coded(pa.array([2**63], pa.uint64()))[0].tolist() == [NO_NUMBER]
 
 
-@pytest.mark.parametrize("name", ["", "  ", None, "\ufffd12", "13800000000.0", "1.38E+10", "1.", "+1e5"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", None, "\ufffd12", "13800000000.0", "1.38E+10", "1.", "+1e5", "NaN", "null", "<NA>"]
+)
 def test_what_is_no_number(name: str | None) -> None:
     """A name that a spreadsheet made of many numbers is the name of none."""
     assert coded(pa.array([name, "13800000000"]))[0].tolist() == [NO_NUMBER, 113800000000]
