@@ -108,6 +108,7 @@ class HolderPolicy(FrozenConfig):
     clip_norm: float = Field(gt=0, description="largest L2 norm of one example's gradient")
     population_size: int | None = Field(default=None, ge=1, description="persons; delta must be below 1 over it")
     pushes: PushPolicy = PushPolicy()
+    person_scores: bool = Field(default=False, description="whether scores of single persons may be written")
 
     @field_validator("holder", "population", "period")
     @classmethod

@@ -186,6 +186,11 @@ def _simulate(nouns: _Nouns) -> None:
         metavar="DIR",
         help="privacy ledgers of the simulated holders, kept between runs; required for private runs on real data",
     )
+    simulate.add_argument(
+        "--scores",
+        action="store_true",
+        help="also write each person's score, for its own operator; only where every operator's policy consents",
+    )
     simulate.add_argument("--resume", type=Path, metavar="RUN", help="folder of an interrupted run of the same plan")
     _outputs(simulate)
 

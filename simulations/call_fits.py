@@ -130,9 +130,9 @@ class Fits:
         fitted = newton_fit(plan, task_of(plan), tables, run=run_name(self.plan), journal=self._journal)
         return Trial(NEWTON, "all", fitted, rows)
 
-    def main(self, rows: pd.DataFrame) -> Fitted:
+    def main(self, rows: pd.DataFrame) -> Trial:
         """The classifier whose weights the run leaves."""
-        return self._private.fitted if self.mechanism is not None else self.newton(rows).fitted
+        return self._private if self.mechanism is not None else self.newton(rows)
 
     def holder_cards(self) -> tuple[HolderCard, ...]:
         """What each operator promises and what its ledger says; empty without privacy."""

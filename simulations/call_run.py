@@ -53,6 +53,7 @@ from simulations.call_results import (
     empty_table,
     write_integration,
 )
+from simulations.call_scores import check_scores, write_scores
 from simulations.call_settings import POOLED, SILO, agreement, federation_table, one_fit
 from simulations.folder import (
     JOURNAL_FILE,
@@ -79,6 +80,7 @@ def simulate_calls(
     out: Path | None = None,
     resume: Path | None = None,
     ledgers: Path | None = None,
+    scores: bool = False,
     progress: Progress | None = None,
     command: str = "",
 ) -> RunSummary:
@@ -90,6 +92,7 @@ def simulate_calls(
         out: Folder of the run; a new one under ``runs/`` by default.
         resume: Folder of an interrupted run of the same plan.
         ledgers: Folder of the operators' privacy ledgers; by default new ones in the run's folder.
+        scores: Whether to write each person's probability, for its own operator, where every policy allows it.
         progress: Told what happens.
         command: The command line, for the run's facts.
 
@@ -102,6 +105,8 @@ def simulate_calls(
     progress = progress or SilentProgress()
     study = check_study(plan, data)
     check_private(plan, study, ledgers)
+    if scores:
+        check_scores(plan, study, data)
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
     started = time.monotonic()
     with locked(folder), flower_log(folder):
@@ -115,7 +120,10 @@ def simulate_calls(
                 Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal,
                 CallData(plan, data=data, work=work, progress=progress) as city,
             ):
-                CallWork(plan, study, city, journal, progress, folder, ledgers).finish(started, command)
+                work_of_run = CallWork(plan, study, city, journal, progress, folder, ledgers)
+                if scores:
+                    work_of_run.write_scores()
+                work_of_run.finish(started, command)
         except KeyboardInterrupt:
             raise RunInterruptedError(f"stopped; what is finished is kept. Continue with --resume {folder}") from None
         shutil.rmtree(work, ignore_errors=True)
@@ -154,6 +162,11 @@ class CallWork:
         numbers[MODEL_FILE] = sum(value.size for value in weights.values())
         card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits)
         write_integration(self.folder, tables, facts, card, also=(MODEL_FILE,))
+
+    def write_scores(self) -> None:
+        """Every person's probability by the main classifier, for its own operator."""
+        trial = self.fits.main(self.headline)
+        write_scores(self.folder, trial.rows, trial.fitted)
 
     @property
     def headline(self) -> pd.DataFrame:
@@ -304,7 +317,7 @@ class CallWork:
         """Weights of the main classifier, and what is to be said of them."""
         stored, notes = self.journal.result("model"), self.journal.result("notes")
         if stored is None or notes is None:
-            fitted, said = self.fits.main(self.headline), ""
+            fitted, said = self.fits.main(self.headline).fitted, ""
             if self.fits.mechanism is None and PROBLEMS[task_of(self.plan).section(self.plan).problem].name == T1.name:
                 away = pooled_difference(self.plan, self.headline, fitted)
                 count = len(self.plan.federation.holders)

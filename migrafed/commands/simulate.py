@@ -26,8 +26,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     if plan.run.task in INTEGRATION_TASKS:
         return run_integration(
             plan, terminal, data=options.data, out=options.out, resume=options.resume, engine=options.engine,
-            ledgers=options.ledgers, command=_command(options),
+            ledgers=options.ledgers, scores=options.scores, command=_command(options),
         )  # fmt: skip
+    if options.scores:
+        raise PlanError(f"task '{plan.run.task}' scores no persons; leave out --scores")
     return run_plan(
         plan, terminal, data=options.data, out=options.out, resume=options.resume, engine=options.engine,
         ledgers=options.ledgers,
@@ -82,14 +84,16 @@ def run_integration(
     resume: Path | None,
     engine: Engine,
     ledgers: Path | None,
+    scores: bool,
     command: str,
 ) -> Outcome:
     """Simulate operators, write their report, and put together what is said about it."""
     if engine != "inprocess":
         raise PlanError(f"task '{plan.run.task}' is simulated in one process; leave out --engine")
     summary = simulate_calls(
-        plan, data=data, out=out, resume=resume, ledgers=ledgers, progress=terminal.progress, command=command
-    )
+        plan, data=data, out=out, resume=resume, ledgers=ledgers, scores=scores, progress=terminal.progress,
+        command=command,
+    )  # fmt: skip
     result = IntegrationResult.read(summary.folder)
     paths, facts = integration_facts(result, write_integration_report(result))
     payload = {
@@ -115,4 +119,6 @@ def _command(options: argparse.Namespace) -> str:
         words += ["--engine", options.engine]
     if options.ledgers is not None:
         words += ["--ledgers", "DIR"]
+    if options.scores:
+        words.append("--scores")
     return shlex.join(words)
