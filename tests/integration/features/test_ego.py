@@ -20,7 +20,7 @@ from integration.features.uploads import uploaded
 from integration.rules import EARTH_KM, CallRules
 from tables.engine import Engine, Limits
 
-SLOW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ ties = st.sets(
 )
 
 
-@SLOW
+@pytest.mark.slow
+@FEW
 @given(ties=ties, home=st.sets(st.integers(0, 9)))
 def test_closed_pairs_are_those_of_a_plain_count(
     engine: Engine, ties: set[tuple[int, int, int]], home: set[int]
@@ -72,7 +73,7 @@ def test_pointed_ties_leave_the_smaller_degree(engine: Engine) -> None:
     assert pointed["start"].nunique() == 99
 
 
-@SLOW
+@FEW
 @given(places=st.lists(st.tuples(st.floats(30.7, 31.9), st.floats(120.9, 122.2)), min_size=2, max_size=2))
 def test_distances_are_great_circles(engine: Engine, places: list[tuple[float, float]]) -> None:
     (lat, lon), (other_lat, other_lon) = [(round(1e6 * lat), round(1e6 * lon)) for lat, lon in places]

@@ -111,6 +111,7 @@ def test_values_lie_where_they_can(rows: pd.DataFrame) -> None:
     assert rows.loc[rows["n_calls"] < RULES.rarefied_calls, "contact_diversity_rarefied"].isna().all()
 
 
+@pytest.mark.slow
 def test_order_of_rows_and_parts_do_not_matter(engine: Engine, rows: pd.DataFrame, tmp_path: Path) -> None:
     """Shuffled calls, one bucket after the other instead of all weeks at once: the same bit for bit."""
     shuffled = town().sample(frac=1, random_state=1)
@@ -138,6 +139,7 @@ def test_caller_and_callee_swapped(engine: Engine, rows: pd.DataFrame, tmp_path:
     np.testing.assert_allclose(rows["frac_outgoing"], 1 - other["frac_outgoing"], atol=1e-15)
 
 
+@pytest.mark.slow
 def test_a_contact_nobody_knows(engine: Engine, tmp_path: Path) -> None:
     """Features of friends stay; the degree is one more."""
     calls, people = town(), inhabitants()
@@ -153,6 +155,7 @@ def test_a_contact_nobody_knows(engine: Engine, tmp_path: Path) -> None:
     assert gained.drop((who, 2)).eq(0).all()
 
 
+@pytest.mark.slow
 def test_every_call_made_three_times(engine: Engine, tmp_path: Path) -> None:
     """Shares, entropies and radii stay, and calls are three times as many; without rules on hubs."""
     rules = CallRules(hub_filter=False)
@@ -174,6 +177,7 @@ def test_a_shift_to_the_east(engine: Engine, rows: pd.DataFrame, tmp_path: Path)
     np.testing.assert_allclose(rows["lon"] + 0.5, other["lon"], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_hubs_and_couriers_are_nobody(engine: Engine, rows: pd.DataFrame, tmp_path: Path) -> None:
     """They have no rows, are nobody's contacts, and are counted; the filter can be off."""
     records = records_of(staged_rows(town()), inhabitants(), PLACES, tmp_path / "staged", rules=RULES)
@@ -209,6 +213,7 @@ def test_own_companions_are_of_own_calls_alone(engine: Engine, rows: pd.DataFram
     assert not rows.loc[[who], "degree"].equals(alone.loc[[who], "degree"])
 
 
+@pytest.mark.slow
 def test_weeks_know_nothing_of_each_other(engine: Engine, rows: pd.DataFrame, tmp_path: Path) -> None:
     """Without the calls of week 3, week 2 is the same bit for bit; an own birthplace changes townsmen alone."""
     calls, people = town(), inhabitants()
@@ -223,6 +228,7 @@ def test_weeks_know_nothing_of_each_other(engine: Engine, rows: pd.DataFrame, tm
     same(rows, blank, others)
 
 
+@pytest.mark.slow
 def test_a_window_of_a_week_is_that_week(engine: Engine, rows: pd.DataFrame, tmp_path: Path) -> None:
     """Seven days from the first day of week 2 are week 2; what comes after a window does not matter."""
     people = inhabitants()
