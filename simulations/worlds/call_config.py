@@ -54,9 +54,9 @@ class Habits(FrozenConfig):
     """
 
     ties: Course = Course(local=1.25, settled=1.1, arrival=0.85)
-    to_locals: Course = Course(local=0.685, settled=0.33, settled_weekly=0.1, arrival=0.32, weekly=0.18)
+    to_locals: Course = Course(local=0.685, settled=0.33, settled_weekly=0.09, arrival=0.36, weekly=0.12)
     to_townsmen: Course = Course(local=0.0, settled=0.15, settled_weekly=-0.01, arrival=0.36, weekly=-0.06)
-    to_businesses: Course = Course(local=0.1, settled=0.2, settled_weekly=-0.055, arrival=0.28, weekly=-0.09)
+    to_businesses: Course = Course(local=0.1, settled=0.2, settled_weekly=-0.055, arrival=0.28, weekly=-0.12)
     to_fringe: Course = Course(local=0.18, settled=0.18, arrival=0.18)
     circle: Course = Course(local=0.48, settled=0.42, arrival=0.46, weekly=-0.01)
     closing: Course = Course(local=0.12, settled=0.1, arrival=0.3, weekly=-0.1)
@@ -95,14 +95,14 @@ class CallWorldConfig(FrozenConfig):
     mixing_sd: float = Field(default=0.05, ge=0, le=1, description="of to_locals between people")
     brought: float = Field(default=1.4, ge=0, description="ties a newcomer brings, beside those it will have")
     brought_local: float = Field(
-        default=0.015, ge=0, le=1, description="of the ties that are brought, instead of to_locals"
+        default=0.0, ge=0, le=1, description="of the ties that are brought, instead of to_locals"
     )
     brought_circle: float = Field(
         default=0.92, ge=0, le=1, description="of the ties that are brought, instead of circle"
     )
     brought_days: float = Field(default=15.0, gt=0, description="mean life of a tie that was brought")
     found_days: float = Field(
-        default=17.0, gt=0, description="days in which a newcomer finds as many ties as others have"
+        default=15.0, gt=0, description="days in which a newcomer finds as many ties as others have"
     )
     circle_size: int = Field(default=8, ge=3, le=100, description="people who know each other")
     arrivals: tuple[float, ...] = Field(
@@ -117,7 +117,7 @@ class CallWorldConfig(FrozenConfig):
     leaver_share: float = Field(default=0.18, ge=0, le=1, description="of newcomers: gone before the last week")
     university_share: float = Field(default=0.12, ge=0, le=1, description="of newcomers: live at the university town")
     university: tuple[float, float] = Field(default=(31.05, 121.21), description="latitude, longitude")
-    dual_sim: float = Field(default=0.07, ge=0, le=0.5, description="people with a second number")
+    dual_sim: float = Field(default=0.07, ge=0, le=0.5, description="people with a second number; no newcomers")
     switch_share: float = Field(default=0.02, ge=0, le=0.2, description="people who change operator and number")
 
     couriers: float = Field(default=0.0005, ge=0, le=0.1, description="per person of the city")

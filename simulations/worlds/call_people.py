@@ -27,8 +27,9 @@ _ORIGINS = {
     "CQ": 2, "SN": 1.3, "HL": 1.2, "GD": 1, "LN": 0.8, "JL": 0.8, "SX": 0.7, "GS": 0.6, "HE": 0.8, "YN": 0.6,
     "GX": 0.6, "BJ": 0.3, "TW": 0.3, "OTHER": 0.5,
 }  # fmt: skip
+_LEAST_ACTIVITY = (0.08, 0.08, 0.35)  # who has just arrived has calls to make
 _UNIVERSITY_KM = 1.5
-_LEAVERS_KM, _LEAVERS_ZIPF, _LEAVERS_RADIUS = 0.82, 0.28, 0.75
+_LEAVERS_KM, _LEAVERS_ZIPF, _LEAVERS_RADIUS = 0.74, 0.34, 0.75
 """What leavers do otherwise: live nearer to the centre, call few of their contacts, stay around home."""
 _LONGEST_KM = 60.0
 
@@ -79,7 +80,7 @@ def make_residents(config: CallWorldConfig, ground: Ground, block: int, rng: np.
     student = (kind == NEWCOMER) & ~leaves & (rng.random(count) < config.university_share)
     light = (rng.random(count) < config.light_share) & (kind != NEWCOMER)
     activity = rng.standard_gamma(config.activity_shape, count) / config.activity_shape
-    activity = np.where(light, config.light_activity, np.maximum(activity, 0.08))
+    activity = np.where(light, config.light_activity, np.maximum(activity, np.choose(kind, _LEAST_ACTIVITY)))
     origins = np.array([NUMBER_OF[code] for code in _ORIGINS])
     weights = np.array(list(_ORIGINS.values())) / sum(_ORIGINS.values())
     province = np.where(kind == LOCAL, config.city.birthplace, rng.choice(origins, count, p=weights)).astype(np.int8)
@@ -174,7 +175,7 @@ def _numbers(config: CallWorldConfig, province: np.ndarray, arrival: np.ndarray,
     another = (first + rng.integers(1, max(2, len(shares)), count)) % len(shares)
     u = rng.random(count)
     switches = (u < config.switch_share) & several & (arrival < 0)
-    dual = (u >= config.switch_share) & (u < config.switch_share + config.dual_sim)
+    dual = (u >= config.switch_share) & (u < config.switch_share + config.dual_sim) & (arrival < 0)
     day = rng.integers(1, config.calendar.days - 1, count)
     operators = np.stack([first, np.where(switches | dual, another, -1)], axis=1).astype(np.int8)
     return operators, dual, np.where(switches, day, np.iinfo(np.int16).max).astype(np.int16)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulations.worlds.call_config import CallWorldConfig
-from simulations.worlds.call_people import LOCAL, NEWCOMER, SETTLED, Residents
+from simulations.worlds.call_people import LOCAL, NEWCOMER, Residents
 
 TO_LOCALS, TO_TOWNSMEN, TO_MIGRANTS, TO_BUSINESSES, TO_FRINGE = range(5)
 _TRIALS = 8  # contacts of contacts that are looked at before somebody else is taken
@@ -28,7 +28,7 @@ class Ties:
     """T ties of a block. Others below R are residents; fringe numbers follow, businesses first.
 
     Shapes: all (T,). `first` began the tie with `other`; both know each other on days `begin` ≤ day < `end` (float);
-    `strength` has mean about 1; `sim` (2, T): which number of each, 0 or 1.
+    `strength` has mean 1 over the ties that somebody began.
     """
 
     first: np.ndarray
@@ -191,6 +191,3 @@ def _strengths(people: Residents, first: np.ndarray, begin: np.ndarray, rng: np.
     strength = rank ** -np.maximum(people.course("zipf", first, begin), 0.1).astype(np.float64)
     total = np.bincount(first, strength, minlength=len(people))
     return (strength * size[first] / total[first]).astype(np.float32)
-
-
-__all__ = ["SETTLED", "Ties", "make_ties", "num_businesses"]

@@ -175,7 +175,7 @@ def test_light_users_are_silent_in_some_weeks(tiny: Block) -> None:
     seen = np.zeros((len(tiny.numbers), 4), dtype=bool)
     seen[who, week] = True
     plain = ~people.dual & (people.switch > 28) & (people.kind != NEWCOMER)
-    silent = ~seen[: len(people)].all(axis=1)
+    silent = np.asarray(~seen[: len(people)].all(axis=1))
     assert silent[plain & people.light].mean() > 0.1
     assert silent[plain & ~people.light].mean() < 0.02
 
