@@ -8,7 +8,7 @@
 phase          what goes from every operator to every other one, sealed but for the first
 =============  ========================================================================================
 ``keys``       its public key
-``hubs``       tokens of its hubs and couriers, which are nobody's contacts (levels L0 and L1)
+``hubs``       tokens of hubs and couriers that the recipient's subscribers have calls with (levels L0 and L1)
 ``pushes``     counts for the recipient's subscribers over their contacts here
 ``questions``  blinded identities of those who look new or gone (`clients.call_matching`), where the plan matches
 ``answers``    the same, blinded once more, and the own blinded persons
@@ -34,7 +34,7 @@ from clients.push_mail import Tokens, pack_hubs, pack_pushed, unpack_hubs, unpac
 from integration.features.assembling import Pushed, assemble
 from integration.features.counts import WeekCounts, count_weeks
 from integration.push_histograms import bins_of_a_tie, histograms, pushed_from
-from integration.pushes import UNIT, added, hubs_for, push_aggregates, thresholded
+from integration.pushes import UNIT, added, hubs_for, hubs_met, push_aggregates, thresholded
 from integration.records.records import CallRecords
 from integration.study import StudySection
 from integration.task import CallTables
@@ -130,8 +130,8 @@ class CallHolding:
     def _texts(self, header: Header, phase: str) -> dict[str, bytes]:
         """What a phase tells every other operator, not sealed yet."""
         if phase == HUBS:
-            hubs = self._found_hubs()
-            return {other: pack_hubs(hubs, self._with(other)) for other in self._others}
+            met = hubs_met(self.records, self._engine, self._found_hubs(), own=self.name)
+            return {other: pack_hubs(met[other], self._with(other)) for other in self._others}
         if phase == PUSHES:
             pushes = self.pushes()
             return {other: pack_pushed(pushes.get(other, Pushed()), self._with(other)) for other in self._others}

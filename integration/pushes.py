@@ -16,8 +16,8 @@ leaks goes from B to A**: where i has one contact at B, the histogram is that pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,12 @@ def push_aggregates(
     weeks = range(2, records.calendar.weeks + 1) if weeks is None else weeks
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in LONG}
     foreign = pa.table({"other": pa.array(routes["number"].to_numpy(np.int64), pa.int64())})
-    with uploaded(engine, foreign) as numbers, uploaded(engine, _told(records.people)) as known:
+    with _uploaded(engine, foreign) as numbers, _uploaded(engine, _told(records.people)) as known:
         for done, week in enumerate(weeks, start=1):
             dropped = np.zeros(0, np.int64) if hubs is None else hubs.loc[hubs["week"] == week, "person"].to_numpy()
             codes = pa.table({"ego": pa.array(np.unique(dropped), pa.int64())})
             pieces = parts(engine, records.staged, [week], rows=part_rows)
-            with uploaded(engine, codes) as hub_codes:
+            with _uploaded(engine, codes) as hub_codes:
                 tables = _week(engine, pieces, numbers, known, hub_codes, structure=structure)
             for name, table in tables.items():
                 table.insert(1, "week", np.int16(week))
@@ -100,6 +100,30 @@ def hubs_for(records: CallRecords, engine: Engine, *, own: str, weeks: Sequence[
     """Hubs and couriers among the own numbers: person, week; what others need to leave them out as contacts too."""
     _routes(records, own)
     return hub_weeks(records, engine, weeks=weeks)[["person", "week"]]
+
+
+def hubs_met(records: CallRecords, engine: Engine, hubs: pd.DataFrame, *, own: str) -> dict[str, pd.DataFrame]:
+    """Of these own hubs, the user-weeks that each other operator has calls with in that week: person, week.
+
+    The others' subscribers are in touch with no other hub from here, so they need to be told of none.
+
+    Raises:
+        DataError, EngineError: see `push_aggregates`.
+    """
+    routes = _routes(records, own)
+    found = [pd.DataFrame({"person": np.zeros(0, np.int64), "other": np.zeros(0, np.int64), "week": np.zeros(0, int)})]
+    for week, chosen in hubs.groupby("week"):
+        codes = pa.table({"ego": pa.array(chosen["person"].to_numpy(np.int64), pa.int64())})
+        with _uploaded(engine, codes) as busy:
+            for piece in parts(engine, records.staged, [int(week)]):  # type: ignore[arg-type]
+                met = piece.filter(_.service == 0).semi_join(busy, "ego").select(person=_.ego, other=_.other).distinct()
+                found.append(_frame(engine, met).assign(week=week))
+    met = pd.concat(found, ignore_index=True).merge(routes, left_on="other", right_on="number")
+    each = met[["operator", "person", "week"]].drop_duplicates()
+    return {
+        str(name): each.loc[each["operator"] == name, ["person", "week"]].reset_index(drop=True)
+        for name in sorted(set(routes["operator"]))
+    }
 
 
 def thresholded(pushed: Pushed, *, least: int = 5) -> Pushed:
@@ -205,6 +229,15 @@ def _told(people: pd.DataFrame) -> pa.Table:
         "sex": pa.array(told["sex"].to_numpy(np.int8)),
         "birth_year": pa.array(told["birth_year"].to_numpy(np.int16)),
     })  # fmt: skip
+
+
+@contextmanager
+def _uploaded(engine: Engine, table: pa.Table) -> Iterator[Table]:
+    """The table on the engine; read once, since Spark does not look for tables of this process in what it caches."""
+    with uploaded(engine, table) as there:
+        if engine.name != "duckdb":
+            engine.to_arrow(there.limit(0))
+        yield there
 
 
 def _frame(engine: Engine, expression: Table) -> pd.DataFrame:

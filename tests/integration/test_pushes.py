@@ -16,7 +16,7 @@ from integration.catalogue import DIAGNOSTICS, FEATURES, own, rarefied
 from integration.features.assembling import Pushed, assemble
 from integration.features.counts import count_weeks, hub_weeks
 from integration.push_histograms import BINS, bins_of_a_tie, histograms, pushed_from
-from integration.pushes import LONG, added, hubs_for, push_aggregates, thresholded
+from integration.pushes import LONG, added, hubs_for, hubs_met, push_aggregates, thresholded
 from integration.rules import CallRules
 from protocol.errors import DataError
 from tables.engine import Engine, Limits
@@ -39,14 +39,18 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 def federated(records: Mapping[str, Any], engine: Engine, *, silo: bool = False) -> pd.DataFrame:
     """All operators' rows, with everything pushed (L0) or nothing."""
-    hubs = pd.concat([hubs_for(own_records, engine, own=name, weeks=WEEKS) for name, own_records in records.items()])
+    own_hubs = {name: hubs_for(one, engine, own=name, weeks=WEEKS) for name, one in records.items()}
+    met = {name: hubs_met(one, engine, own_hubs[name], own=name) for name, one in records.items()}
+    hubs = {
+        name: pd.concat([own_hubs[name], *(told[name] for sender, told in met.items() if sender != name)])
+        for name in records
+    }
     pushes = {
-        name: push_aggregates(own_records, engine, own=name, weeks=WEEKS, hubs=hubs)
-        for name, own_records in records.items()
+        name: push_aggregates(one, engine, own=name, weeks=WEEKS, hubs=hubs[name]) for name, one in records.items()
     }
     rows = []
     for name, own_records in records.items():
-        counts = count_weeks(own_records, engine, weeks=WEEKS, hubs=hubs)
+        counts = count_weeks(own_records, engine, weeks=WEEKS, hubs=hubs[name])
         pushed = added(sent[name] for sender, sent in pushes.items() if sender != name)
         rows.append(
             assemble(
