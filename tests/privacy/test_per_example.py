@@ -61,6 +61,53 @@ def test_opacus_equals_one_by_one(name: str, mode: Mode) -> None:
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in problem.model.modules())
 
 
+def test_outer_products_equal_one_by_one_for_a_linear_model() -> None:
+    """One linear layer, alone or inside another module, with and without a bias, several scores, an empty batch."""
+    plain = PROBLEMS["logistic regression"]()
+    torch.manual_seed(5)
+    batch = {"x": torch.randn(6, 5), "y": torch.randn(6, 3)}
+    cases = [
+        plain,
+        Problem(squared_error, nn.Linear(5, 3, bias=False), batch),
+        Problem(squared_error, nn.Sequential(nn.Linear(5, 3), nn.Tanh()), batch),
+        TASK_PROBLEMS["integration 0"](),
+        TASK_PROBLEMS["integration 1"](),
+    ]
+    for problem in cases:
+        expected = one_by_one(problem.loss, problem.model, problem.batch)
+        found = per_example_gradients(problem.loss, problem.model, problem.batch, "linear")
+        assert largest_difference(found, expected) <= EXACT
+        assert not any(layer._forward_hooks for layer in problem.model.modules())
+    none = {name: value[:0] for name, value in plain.batch.items()}
+    found = per_example_gradients(plain.loss, plain.model, none, "linear")
+    assert [value.shape[0] for value in found.values()] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["perceptron", "graph layers"])
+def test_outer_products_refuse_other_models(name: str) -> None:
+    problem = PROBLEMS[name]()
+    with pytest.raises(PrivacyParameterError, match="use mode 'vmap'"):
+        per_example_gradients(problem.loss, problem.model, problem.batch, "linear")
+
+
+def test_outer_products_refuse_a_layer_that_is_called_on_more_than_rows() -> None:
+    """Called twice, or on rows of rows: an outer product of one call would be a part of the gradient."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x))
+
+    batch = {"x": torch.randn(4, 5), "y": torch.randn(4, 5)}
+    wide = {"x": torch.randn(4, 2, 5), "y": torch.randn(4, 2, 5)}
+    for problem in (Problem(squared_error, Twice(), batch), Problem(squared_error, nn.Linear(5, 5), wide)):
+        with pytest.raises(PrivacyParameterError, match="called once on rows of numbers"):
+            per_example_gradients(problem.loss, problem.model, problem.batch, "linear")
+
+
 def test_gradients_are_those_of_vmap_of_grad() -> None:
     """A second independent way, straight from torch's manual."""
     problem = perceptron()
