@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from integration.records import staging
 from integration.records.numbers import coded
 from integration.records.places import Cells
 from integration.records.source import CallSource
@@ -265,3 +266,29 @@ def test_buckets_are_bounded_by_the_files_that_may_be_open(tmp_path: Path) -> No
 def _file(folder: Path, table: pa.Table) -> str:
     pq.write_table(table, folder / "file.parquet")
     return "file.parquet"
+
+
+def test_merging_is_exact_even_if_all_fingerprints_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fingerprint only says where to look: calls are compared by what they are."""
+    calls = [(number(n % 7), number(n % 5 + 1), moment(n % 11), 1.0 + n % 3, "P1", None) for n in range(300)]
+    expected = stage(tmp_path, call_table(calls))
+    monkeypatch.setattr(staging, "_fingerprints", lambda draw, duration, outgoing: np.zeros(len(draw), np.uint64))
+    found = stage(tmp_path, call_table(calls))
+    assert rows_of(found) == rows_of(expected)
+    assert found.balance.steps[-1].merged == expected.balance.steps[-1].merged
+    # A record and the next one with the same remainders of 7, 5, 11 and 3 are 1,155 apart: none is there twice.
+    assert found.balance.steps[-1].merged == 0
+    assert (
+        stage(tmp_path, call_table(calls + calls[:20])).balance.steps[-1].merged
+        == len([call for call in calls[:20] if call[0] != call[1]]) * 2
+    )
+
+
+def test_what_a_killed_process_left_does_not_count(tmp_path: Path) -> None:
+    for name in (".staged.read", ".staged.draft"):
+        (tmp_path / name / "bucket=0").mkdir(parents=True)
+        (tmp_path / name / "bucket=0" / "part-0.parquet").write_bytes(b"half a file")
+    rows = open_source(_file(tmp_path, call_table([(A, B, moment(1), 5.0)])), base=tmp_path, engine=None)
+    public: dict[str, Any] = {"calendar": CallCalendar(), "rules": CallRules(), "cells": PLACES, "home": None}
+    staged = stage_calls(rows, CallSource(calls="x"), **public, out=tmp_path / "staged")
+    assert (len(rows_of(staged)), sorted(path.name for path in tmp_path.iterdir())) == (2, ["file.parquet", "staged"])
