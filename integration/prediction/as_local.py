@@ -31,6 +31,7 @@ def as_local(
     seeds: Sequence[int] = range(10),
     families: str = "all",
     balanced_panel: bool = False,
+    least: int = 1,
     city: City | None = None,
 ) -> pd.DataFrame:
     """The share called local by group and week, over seeds, with 95 % intervals over persons.
@@ -38,6 +39,8 @@ def as_local(
     Args:
         families: Key of `feature_sets`; with "all-rarefied" persons with too few calls in a week are left out.
         balanced_panel: Only persons with a row in every week, so that nobody's leaving changes a share.
+
+        least: Persons without whom a share is not given.
 
     Returns:
         Columns group, week, fraction, lo, hi, persons. A person's own value is the share of classifiers that call it
@@ -60,6 +63,7 @@ def as_local(
     shares = pd.DataFrame({"group": rows["group"], "week": rows["week"]})
     shares["share"] = np.where(tried > 0, called / np.maximum(tried, 1), np.nan)
     found = shares.dropna().groupby(["group", "week"])["share"].agg(["mean", "count"]).reset_index()
+    found = found[found["count"] >= least].reset_index(drop=True)
     lo, hi = wilson(found["mean"].to_numpy(), found["count"].to_numpy())
     return pd.DataFrame({
         "group": found["group"], "week": found["week"], "fraction": found["mean"], "lo": lo, "hi": hi,

@@ -13,6 +13,7 @@ from integration.prediction.preparing import Preparation, fit_preparation
 from integration.prediction.problems import Problem
 from integration.prediction.splits import folds, hashes
 from integration.rules import City
+from protocol.errors import DataError
 
 MOST_ROWS = 6000
 """Rows that C is chosen on. The penalty is on the sum of losses, so the best C hardly depends on their number."""
@@ -50,10 +51,15 @@ def fit_classifier(
         c: Inverse of the penalty; chosen by cross-validation if not given.
 
     Raises:
-        DataError: there is no training row.
+        DataError: there is no training row of some class.
     """
     y = problem.labels(rows["group"])
     rows, y = rows[y >= 0], y[y >= 0]
+    if absent := sorted(set(range(len(problem.classes))) - set(y.tolist())):
+        raise DataError(
+            f"no training row is of class '{problem.classes[absent[0]]}', so {problem.name} cannot be learnt",
+            way_out="take more weeks or operators, or another problem",
+        )
     preparation = fit_preparation(rows, tuple(names), city=city)
     x = preparation.transform(rows)
     if c is None:
@@ -90,15 +96,16 @@ def c_by_folds(rows: pd.DataFrame, x: np.ndarray, y: np.ndarray, *, seed: int, c
 def choose_c(
     x: np.ndarray, y: np.ndarray, fold: np.ndarray, *, classes: int, candidates: Sequence[float] = CANDIDATES
 ) -> float:
-    """The candidate with the smallest log loss on held-out folds; of equal ones the smallest.
+    """The candidate with the smallest log loss on held-out folds; of equal ones the smallest; 1 for too few rows.
 
     Shapes: x (n, columns), y (n,), fold (n,).
     """
-    losses = np.zeros(len(candidates))
+    losses, tried = np.zeros(len(candidates)), 0
     for held_out in np.unique(fold):
         seen = fold != held_out
-        if not seen.any() or seen.all():
-            continue
+        if seen.all() or len(np.unique(y[seen])) < classes:
+            continue  # without a row of some class there is no minimum
+        tried += 1
         start = None
         for position, c in enumerate(candidates):
             model = fit_logistic(
@@ -107,4 +114,4 @@ def choose_c(
             )  # fmt: skip
             start = model.flat()
             losses[position] += newton_sums(x[~seen], y[~seen], start, classes=classes).loss
-    return float(candidates[int(np.argmin(losses))])
+    return float(candidates[int(np.argmin(losses))]) if tried else 1.0

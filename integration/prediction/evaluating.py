@@ -49,6 +49,8 @@ def predict_tables(
 ) -> pd.DataFrame:
     """Scores of every classifier, mean and standard deviation over seeds; trivial answers beside them.
 
+    Where no training row is of some class, nothing can be learnt and the trivial answers stand alone.
+
     Args:
         rows: Rows of features of all operators; see `integration.catalogue`.
         people: If it has a column `identity`, numbers of one person are kept on one side of the split.
@@ -58,7 +60,7 @@ def predict_tables(
         Columns `COLUMNS`; `persons` is the mean number of rows that a score is made of.
 
     Raises:
-        DataError: there is no training row, or rows lack a column.
+        DataError: rows lack a column.
     """
     rows = with_identity(rows, people)
     chosen = tuple(feature_sets()) if families is None else tuple(families)
@@ -162,7 +164,7 @@ def _scores_of_seed(
         if not names or not set(members) & set(families):
             continue
         here = halves.where(_has_companions(halves.rows)) if members == [RAREFIED] else halves
-        if not here.learnt.any():
+        if len(np.unique(here.y[here.learnt])) < len(problem.classes):
             continue
         preparation = fit_preparation(here.rows[here.learnt], names, city=city)
         x = preparation.transform(here.rows)

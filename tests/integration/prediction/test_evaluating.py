@@ -9,6 +9,7 @@ import pytest
 from integration.prediction.as_local import as_local, wilson
 from integration.prediction.evaluating import COLUMNS, inductive_table, predict_tables
 from integration.prediction.problems import LEAKY, RAREFIED
+from protocol.errors import DataError
 from tests.call_rows import gaussian_rows
 
 
@@ -97,6 +98,29 @@ def test_a_balanced_panel_loses_who_leaves(rows: pd.DataFrame) -> None:
     gone = rows["person"].isin(rows.loc[rows["group"] == "new", "person"].unique()[:50]) & (rows["week"] == 4)
     found = as_local(rows[~gone], seeds=(0,), families="friends", balanced_panel=True)
     assert [cell(found, "new", week, "persons") for week in (2, 3, 4)] == [170, 170, 170]
+
+
+def test_small_cells_are_not_given(rows: pd.DataFrame) -> None:
+    """Sixty placebo locals are fewer than a hundred persons."""
+    found = as_local(rows, seeds=(0,), families="geo", least=100)
+    assert set(found["group"]) == {"local", "settled", "new"}
+
+
+def test_an_operator_without_migrants_learns_nothing(rows: pd.DataFrame) -> None:
+    """Only the trivial answers are there, and a fit that is asked for all the same is refused."""
+    locals_only = rows[rows["group"] == "local"]
+    table = predict_tables(locals_only, seeds=(0,), families=("geo",), problems=("T1", "T3"))
+    assert set(table["model"]) == {"always settled", "always new"}
+    with pytest.raises(DataError, match="no training row is of class 'settled'"):
+        as_local(locals_only, seeds=(0,))
+
+
+def test_two_newcomers_are_enough_to_go_on(rows: pd.DataFrame) -> None:
+    """Folds without a newcomer among the others are passed over."""
+    newcomers = rows.loc[rows["group"] == "new", "person"].unique()
+    few = rows[~rows["person"].isin(newcomers[4:])]
+    table = predict_tables(few, seeds=(0, 1), families=("geo",), problems=("T3",), weights=("none",))
+    assert (table["seeds"] == 2).all()
 
 
 def test_hidden_contacts_are_asked_for_each_half(rows: pd.DataFrame) -> None:
