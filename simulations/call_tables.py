@@ -47,10 +47,10 @@ MAPS = TableSpec(
     "maps.parquet",
     {
         "group": "text", "row": "int", "column": "int", "lat": "float", "lon": "float", "persons": "float?",
-        "log_odds": "float?",
+        "squares": "int", "log_odds": "float?",
     },
-    ranges={"lat": (-90, 90), "lon": (-180, 180), "persons": _NOT_NEGATIVE, "row": _NOT_NEGATIVE,
-            "column": _NOT_NEGATIVE},
+    ranges={"lat": (-90, 90), "lon": (-180, 180), "persons": _NOT_NEGATIVE, "squares": (1, np.inf),
+            "row": _NOT_NEGATIVE, "column": _NOT_NEGATIVE},
     allowed={"group": ("all", *FOCAL)},
     key=("group", "row", "column"),
 )  # fmt: skip

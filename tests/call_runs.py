@@ -42,7 +42,7 @@ def fabricated_tables(rows: pd.DataFrame | None = None) -> IntegrationTables:
             ignore_index=True,
         ),
         verdicts=pd.concat([verdicts(rows, **drawn), verdicts(rows, newcomers="placebo", **drawn)], ignore_index=True),
-        maps=log_odds_maps(_homes(), city=CITY, cell_km=4.0, least=20, least_group=5),
+        maps=log_odds_maps(_homes(), city=CITY, cell_km=4.0, least=20),
         prediction=_prediction(),
         as_local=pd.DataFrame(
             [(group, week, share, share - 0.02, share + 0.02)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 CONCLUSION_COLUMNS = ("feature", "verdict", "rarefied", "placebo", "survives", "specific", "statement")
 NO_COMPANION = ""
+_PLACEBO = {
+    "yes": "placebo locals do not show it",
+    "no": "not specific: placebo locals move alike",
+    "open": "too few placebo locals to tell whether they show it",
+    NO_COMPANION: "placebo locals were not asked, or are too few",
+}
 
 
 def conclusions(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -13,7 +21,8 @@ def conclusions(verdicts: pd.DataFrame) -> pd.DataFrame:
 
     `survives` is "yes" if the rarefied variant has the same verdict, "no" if not, and empty where there is no companion
     or no verdict. `specific` is "no" if placebo locals have the same verdict, or significantly approach or leave locals
-    as newcomers do; "yes" if not; empty where placebo locals were not asked or there is no verdict.
+    as newcomers do; "yes" if the interval of their step lies apart from that of newcomers'; "open" if it does not, as
+    with few of them; and empty where they were not asked, were too few to be told, or there is no verdict.
     """
     keyed = {(str(row["newcomers"]), str(row["variant"]), str(row["feature"])): row for _, row in verdicts.iterrows()}
     lines = []
@@ -25,8 +34,8 @@ def conclusions(verdicts: pd.DataFrame) -> pd.DataFrame:
         survives = specific = NO_COMPANION
         if letter != "none" and thin is not None:
             survives = "yes" if thin["verdict"] == letter else "no"
-        if letter != "none" and placebo is not None:
-            specific = "no" if _alike(plain, placebo) else "yes"
+        if letter != "none" and placebo is not None and not math.isnan(placebo["d_nl"]):
+            specific = "no" if _alike(plain, placebo) else "yes" if _apart(plain, placebo) else "open"
         lines.append(
             (
                 feature, letter, NO_COMPANION if thin is None else str(thin["verdict"]),
@@ -45,6 +54,11 @@ def _alike(plain: pd.Series, placebo: pd.Series) -> bool:
     return bool(sure and (placebo["d_nl"] > 0) == (plain["d_nl"] > 0))
 
 
+def _apart(plain: pd.Series, placebo: pd.Series) -> bool:
+    """Whether the intervals of the two steps against locals do not overlap."""
+    return bool(plain["d_nl_hi"] < placebo["d_nl_lo"] or placebo["d_nl_hi"] < plain["d_nl_lo"])
+
+
 def _statement(letter: str, reason: str, survives: str, specific: str) -> str:
     if letter == "none":
         return f"no verdict: {reason}"
@@ -53,8 +67,4 @@ def _statement(letter: str, reason: str, survives: str, specific: str) -> str:
         "no": "does not survive rarefaction: report it as exposure",
         NO_COMPANION: "has no rarefied companion",
     }[survives]
-    if specific == NO_COMPANION:
-        return f"{told}; placebo locals were not asked"
-    return (
-        f"{told}; {'placebo locals do not show it' if specific == 'yes' else 'not specific: placebo locals move alike'}"
-    )
+    return f"{told}; {_PLACEBO[specific]}"

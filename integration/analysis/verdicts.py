@@ -115,7 +115,8 @@ def verdicts(
     """A verdict for each feature and variant on the balanced panel of calendar weeks (`VERDICT_COLUMNS`).
 
     With `newcomers="placebo"` the same question is asked of locals who were silent in week 1: what they show is not
-    integration. `reason` says what a verdict rests on, or why there is none.
+    integration. `reason` says what a verdict rests on, or why there is none. Where a group
+    has fewer than `least` persons with a value in a week, differences are NaN.
 
     Raises:
         DataError: a group has no rows, or see `trajectories`.
@@ -135,7 +136,7 @@ def verdicts(
         point = {name: float(value[index]) for name, value in values.items()}
         around = {name: (float(low[index]), float(high[index])) for name, (low, high) in ends.items()}
         letter, reason = _judged(column.feature, point, around, least if few[index] else None)
-        numbers = [number for name in DIFFERENCES for number in (point[name], *around[name])]
+        numbers = [np.nan if few[index] else number for name in DIFFERENCES for number in (point[name], *around[name])]
         lines.append((column.feature, column.variant, newcomers, letter, *numbers, reason))
     return pd.DataFrame(lines, columns=list(VERDICT_COLUMNS))
 

@@ -22,6 +22,7 @@ HOT_SPOT = ("Songjiang University Town", 31.05, 121.21)
 _STEPS = (0.1, 0.35, 0.7, 1.2, 2.0)  # edges of log-odds: e^0.7 is about twice as many
 _ALPHAS = (0.22, 0.42, 0.65, 0.9, 1.0)
 _ROWS_TOLD = 40
+_POOLED = " Squares of too few persons have the value of a region they form with their neighbours."
 _KM_PER_DEGREE = math.pi * EARTH_KM / 180
 
 
@@ -45,9 +46,9 @@ def _map(run: IntegrationResult, group: str) -> Picture:
         _frame(axes, run.maps, tall, shrink)
         svg = sheet.svg(title, _description(told, group))
     hidden = len(rows) - len(told)
-    caption = _caption(run, group)
+    caption = _caption(run, group, pooled=bool((told["squares"] > 1).any()))
     if hidden:
-        caption += f" {hidden} of {len(rows)} squares are grey: too few persons to be told."
+        caption += f" {hidden} of {len(rows)} squares are grey: too few persons even together with their neighbours."
     return Picture(name, title, said(run.facts, caption), svg, _numbers(told, group))
 
 
@@ -103,14 +104,17 @@ def _mark(axes: Axes, x: float, y: float, words: str, marker: str, *, above: boo
                   color=INK["ink"], zorder=5)  # fmt: skip
 
 
-def _caption(run: IntegrationResult, group: str) -> str:
+def _caption(run: IntegrationResult, group: str, *, pooled: bool) -> str:
     side = number(run.facts.cell_km, digits=2)
     if group == "all":
-        return f"log P(square) of locals, settled and new migrants together, squares of {side} km; stronger is more."
+        return (
+            f"log P(square) of locals, settled and new migrants together, squares of {side} km; stronger is more."
+            + (_POOLED if pooled else "")
+        )
     return (
         f"log P({GROUP_WORDS[group]} in a square) − log P(everybody in it), squares of {side} km. Orange: more of them "
         "than of everybody; blue: fewer; strongest from 2, a factor of 7."
-    )
+    ) + (_POOLED if pooled else "")
 
 
 def _description(told: pd.DataFrame, group: str) -> str:
@@ -123,13 +127,22 @@ def _description(told: pd.DataFrame, group: str) -> str:
 
 def _numbers(told: pd.DataFrame, group: str) -> Table:
     strength = told["log_odds"] if group == "all" else told["log_odds"].abs()
-    order = strength.sort_values(ascending=False, kind="stable").index[:_ROWS_TOLD]
+    order = strength.sort_values(ascending=False, kind="stable").index
+    once = told[(told["squares"] == 1) | ~told.duplicated(["persons", "squares", "log_odds"])]  # each region once
+    order = order[order.isin(once.index)][:_ROWS_TOLD]
     rows = tuple(
         (f"{float(row['lat']):.3f} N, {float(row['lon']):.3f} E", f"{float(row['persons']):,.0f}",
+         str(int(row["squares"])),
          signed(float(row["log_odds"]), digits=3))
         for _, row in told.loc[order].iterrows()
     )  # fmt: skip
     head = "log P" if group == "all" else "log-odds"
     return Table(
-        (f"Square ({'densest' if group == 'all' else 'strongest'} {len(rows)} of {len(told)})", "Persons", head), rows
+        (
+            f"A square of it ({'densest' if group == 'all' else 'strongest'} {len(rows)} of {len(once)} regions)",
+            "Persons",
+            "Squares",
+            head,
+        ),
+        rows,
     )

@@ -80,7 +80,7 @@ def _distances(run: IntegrationResult) -> tuple[str, str]:
     away = degree * np.hypot(told["lat"] - latitude, (told["lon"] - longitude) * math.cos(math.radians(latitude)))
     found = {}
     for group, part in told.assign(away=away).groupby("group"):
-        persons = part["persons"].to_numpy(dtype=float)
+        persons = (part["persons"] / part["squares"]).to_numpy(dtype=float)
         if persons.sum() > 0:
             found[str(group)] = float((part["away"].to_numpy(dtype=float) * persons).sum() / persons.sum())
     if not {"local", "settled"} <= found.keys():

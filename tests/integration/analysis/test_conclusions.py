@@ -49,4 +49,11 @@ def test_what_placebo_locals_do_too_is_not_specific(rows: pd.DataFrame) -> None:
 def test_without_placebo_nothing_is_claimed(rows: pd.DataFrame) -> None:
     table = conclusions(verdicts(rows, features=["degree"], draws=100, seed=1))
     assert table["specific"].tolist() == [""]
-    assert "were not asked" in table["statement"].item()
+    assert "not asked, or are too few" in table["statement"].item()
+
+
+def test_too_few_placebo_locals_are_no_evidence(make_rows: Maker) -> None:
+    """Nothing is called specific because nobody was there to contradict it."""
+    for size, told in ((49, ""), (55, "open")):
+        rows = make_rows(sizes={"local": 2000, "settled": 2000, "new": 3000, "placebo": size}, noise=1.0)
+        assert judged(rows, ("degree",)).loc["degree", "specific"] == told
