@@ -211,7 +211,7 @@ def _week_batches(records: CallRecords, engine: Engine, weeks: Sequence[int], pa
 def _within(rows: Any, windows: Any) -> Table:
     """Rows of each window's days, with the first of them as `week`."""
     inside = rows.join(windows, [rows.day >= windows.week, rows.day < windows["last"]])
-    return inside.select(STAGED_SCHEMA.names, "week")
+    return inside.select(*STAGED_SCHEMA.names, "week")
 
 
 class _Tally:
