@@ -144,7 +144,7 @@ def _kinds(tables: dict[int, Any], names: Sequence[str]) -> Any:
     """The tables one after the other, with a column kind."""
     names = list(dict.fromkeys(names))
     labelled = [
-        table.select("week", *names, kind=ibis.literal(kind, "int8")) for kind, table in tables.items()
+        table.select("week", *names, kind=ibis.literal(kind, "int32")) for kind, table in tables.items()
     ]  # fmt: skip
     together = labelled[0]
     for table in labelled[1:]:
