@@ -48,11 +48,12 @@ def centres_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def log_odds_maps(rows: pd.DataFrame, *, city: City, cell_km: float = 3.0, least: int = 50) -> pd.DataFrame:
-    """One row per group and square with anybody in it (`MAP_COLUMNS`); group "all" has log P_all in `log_odds`.
+    """One row per group and square with anybody in it (`MAP_COLUMNS`); `log_odds` of group "all" is log P_all.
 
     `lat`, `lon` are the middle of the square; row 0 is the southernmost, column 0 the westernmost. `persons` of the
     group are in the square's region of so many `squares`, and `log_odds` is the region's; both are NaN where even the
-    largest block leaves fewer than `least`. Centres outside the box of the city are left out.
+    largest block leaves fewer than `least`. P_all of a region is the mean of its squares. Centres outside the box of
+    the city are left out.
 
     Args:
         rows: Rows of features (or one per person) with person, group, lat, lon.
@@ -97,7 +98,7 @@ def _group_map(counts: pd.DataFrame, group: str, least: int) -> pd.DataFrame:
     )
     share = np.where(all_here > 0, all_here, 1.0) / max(1.0, everybody.sum())
     drawn = (mine + PRIOR * share) / (own.sum() + PRIOR)
-    values = np.log(share) if group == EVERYBODY else np.log(drawn / share)
+    values = np.log(share / np.maximum(size, 1)) if group == EVERYBODY else np.log(drawn / share)
     return pd.DataFrame({
         "group": group, "row": counts["row"], "column": counts["column"],
         "persons": np.where(told, mine[number], np.nan), "squares": np.where(told, size[number], 1).astype(np.int64),

@@ -68,8 +68,9 @@ def _frame(axes: Axes, maps: pd.DataFrame, tall: float, shrink: float) -> None:
 def _squares(axes: Axes, rows: pd.DataFrame, tall: float, shrink: float, group: str) -> None:
     """All squares of one shade are one path: a tenth of the bytes of a path each."""
     shades: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    span = (float(rows["log_odds"].min()), float(rows["log_odds"].max()))
     for lat, lon, log_odds in rows[["lat", "lon", "log_odds"]].to_numpy(dtype=np.float64):
-        shades.setdefault(_shade(float(log_odds), group), []).append((lon * shrink - tall / 2, lat - tall / 2))
+        shades.setdefault(_shade(float(log_odds), group, span), []).append((lon * shrink - tall / 2, lat - tall / 2))
     turn = tall * np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     for (colour, alpha), corners in sorted(shades.items()):
@@ -78,12 +79,13 @@ def _squares(axes: Axes, rows: pd.DataFrame, tall: float, shrink: float, group: 
         axes.add_patch(PathPatch(path, facecolor=INK[colour], alpha=alpha, edgecolor=INK["paper"], linewidth=0.5))
 
 
-def _shade(value: float, group: str) -> tuple[str, float]:
+def _shade(value: float, group: str, span: tuple[float, float]) -> tuple[str, float]:
     """Colour and opacity of a log-odds; of squares that are not told, grey."""
     if math.isnan(value):
         return "grid", 0.6
     if group == "all":
-        return "ink", round(float(np.clip(1 + value / 8, 0.06, 0.95)), 1)  # log P_all: 1 in 3000 is nearly white
+        depth = (value - span[0]) / max(span[1] - span[0], 1e-9)
+        return "ink", round(0.1 + 0.8 * depth, 1)
     step = int(np.searchsorted(_STEPS, abs(value))) - 1
     if step < 0:
         return "baseline", 0.18
