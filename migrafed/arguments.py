@@ -25,7 +25,7 @@ examples:
   migrafed simulate plan.toml --set training.rounds=5 --seed 3
   migrafed report runs/japan_regions-s0-1a2b3c4d    rebuild report.html from a run folder
   migrafed doctor --data DIR                        check this machine and the data
-  migrafed holder check holder.toml                 look at a sample of a holder's raw job queries
+  migrafed holder check holder.toml                 look at a sample of a holder's raw job queries or call records
   migrafed holder release holder.toml --period all  release their counts with noise, each day once
   migrafed holder ledger show DIR                   what a holder's privacy budget was spent on
   migrafed audit --mutation                         try to break the privacy mechanisms
