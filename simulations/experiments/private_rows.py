@@ -13,6 +13,9 @@ outgoing records; K (`contacts`) rows of others read them too.
 `simulations.experiments.private_city`; at K = 0 a row has own features only, at K >= 1 the capped ones beside them, so
 that K may also buy something.
 
+`--together` simulates the mechanism with closed-form sums and numpy's noise, all cells of the same rows at once;
+without it each cell is a run of the production code.
+
 AUC and F1 are of test rows that no training saw; F1 calls positive as many test rows as the public share of positives.
 Change of AUC: against logistic regression without privacy on the same training rows and the features of K = 0.
 """
@@ -31,6 +34,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -153,10 +157,51 @@ def fit_privately(problem: Problem, plan: DPSGDPlan, stream: SecureStream) -> np
     return np.concatenate([weight.double().numpy().ravel(), bias.double().numpy()])
 
 
+def fit_together(problem: Problem, plans: Sequence[DPSGDPlan], rng: np.random.Generator) -> np.ndarray:
+    """As `fit_privately` for several plans of one rate and length at once, a hundred times quicker; simulation only.
+
+    A gradient of logistic regression is the residual times (x, 1), so its norm is a product and clipped sums of all
+    plans are two matrix products. Plans share their samples; noise is numpy's, and sums are not rounded to integers.
+
+    Shapes: -> (plans, F + 1)
+    """
+    x = np.column_stack([problem.x, np.ones(len(problem.x))])
+    norms = np.linalg.norm(x, axis=1)
+    scale = np.array([plan.noise_multiplier * plan.clip_norm for plan in plans])
+    weights = np.zeros((len(plans), x.shape[1]))
+    for step in range(STEPS):
+        drawn = np.flatnonzero(rng.random(len(x)) < RATE)
+        total = clipped_sums(x[drawn], problem.y[drawn], norms[drawn], weights)
+        noisy = total + scale[:, None] * rng.normal(size=total.shape)
+        weights -= LEARNING_RATE * (1 + np.cos(np.pi * step / STEPS)) / 2 * noisy / (RATE * len(x))
+    return weights
+
+
+def clipped_sums(x: np.ndarray, y: np.ndarray, norms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of clipped gradients of the log loss, for each row of weights.
+
+    Shapes: x (B, D), y (B,), norms (B,), weights (P, D) -> (P, D)
+    """
+    residuals = expit(x @ weights.T) - y[:, None]
+    lengths = np.abs(residuals) * norms[:, None]
+    return (residuals * (CLIP_NORM / np.maximum(lengths, CLIP_NORM))).T @ x
+
+
 def fit_plainly(problem: Problem) -> np.ndarray:
     """Weights and intercept without privacy. Shapes: -> (F + 1,)"""
     found = LogisticRegression(C=1.0, max_iter=1000).fit(problem.x, problem.y)
     return np.concatenate([found.coef_.ravel(), found.intercept_])
+
+
+def measure_together(cases: Sequence[Case], problem: Problem, noises: Sequence[float]) -> list[dict[str, Any]]:
+    """As `measure`, for cases of the same rows; see `fit_together`."""
+    private = [number for number, case in enumerate(cases) if case.epsilon]
+    plans = [_plan(cases[n].contacts, noise=noises[n], rows=len(problem.y)) for n in private]
+    rng = np.random.default_rng([cases[0].seed, cases[0].rows, cases[0].contacts, 3])
+    weights = dict(zip(private, fit_together(problem, plans, rng), strict=True))
+    plainly = [number for number in range(len(cases)) if number not in weights]
+    weights |= dict.fromkeys(plainly, fit_plainly(problem) if plainly else np.zeros(0))
+    return [scored(case, problem, noises[number], weights[number]) for number, case in enumerate(cases)]
 
 
 def measure(case: Case, problem: Problem, noise: float) -> dict[str, Any]:
@@ -166,6 +211,11 @@ def measure(case: Case, problem: Problem, noise: float) -> dict[str, Any]:
         weights = fit_privately(problem, _plan(case.contacts, noise=noise, rows=len(problem.y)), stream)
     else:
         weights = fit_plainly(problem)
+    return scored(case, problem, noise, weights)
+
+
+def scored(case: Case, problem: Problem, noise: float, weights: np.ndarray) -> dict[str, Any]:
+    """What a case's weights come to on the test rows."""
     scores = problem.test_x @ weights[:-1] + weights[-1]
     called = scores >= np.quantile(scores, 1 - problem.positive)
     return asdict(case) | {
@@ -207,6 +257,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _groups(left: Sequence[Case], *, together: bool, by_contacts: bool) -> list[list[Case]]:
+    """Cases one by one, or those of the same rows; in the city rows differ with K."""
+    groups: dict[object, list[Case]] = {}
+    for case in left:
+        key = (case.rows, case.seed, case.contacts * by_contacts) if together else case.key
+        groups.setdefault(key, []).append(case)
+    return list(groups.values())
+
+
 def main() -> None:
     """Parse arguments, measure what the file does not hold yet, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -216,20 +275,24 @@ def main() -> None:
     parser.add_argument("--contacts", type=int, nargs="+", default=[0, 1, 5])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--noises", type=Path, help="results whose noise multipliers are taken over: the same plans")
+    parser.add_argument("--together", action="store_true", help="all cells of the same rows at once; see fit_together")
     given = parser.parse_args()
     torch.set_num_threads(1)
     name = "gaussian" if given.rows is None else "city"
     problem_of = gaussian_problem if given.rows is None else city_problem(given.rows)
     results = json.loads(given.out.read_text())["results"] if given.out.is_file() else []
-    noises = {(r["contacts"], r["epsilon"]): r["noise"] for r in results}
+    known = json.loads(given.noises.read_text())["results"] if given.noises else []
+    noises = {(r["contacts"], r["epsilon"]): r["noise"] for r in known + results}
     done = {Case(**{key: r[key] for key in Case.__dataclass_fields__}).key for r in results}
-    for case in cases(given, name):
-        if case.key not in done:
-            kind = (case.contacts, case.epsilon)
-            noises[kind] = noises.get(kind) or noise_multiplier(*kind)
-            results.append(measure(case, problem_of(case), noises[kind]))
-            text = json.dumps({"results": results}, indent=1)
-            write_whole(given.out, lambda path, text=text: path.write_text(text))
+    left = [case for case in cases(given, name) if case.key not in done]
+    for kind in dict.fromkeys((case.contacts, case.epsilon) for case in left):
+        noises[kind] = noises.get(kind) or noise_multiplier(*kind)
+    for group in _groups(left, together=given.together, by_contacts=name == "city"):
+        problem, noise = problem_of(group[0]), [noises[case.contacts, case.epsilon] for case in group]
+        results += measure_together(group, problem, noise) if given.together else [measure(group[0], problem, noise[0])]
+        text = json.dumps({"results": results}, indent=1)
+        write_whole(given.out, lambda path, text=text: path.write_text(text))
     print(table(results))
 
 

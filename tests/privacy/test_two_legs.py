@@ -52,9 +52,9 @@ def oracle(event: GaussianSteps, delta: float, *, even: bool = False) -> float:
     found = []
     for first, second in ((K + 1, K), (K, K + 1)):
         leaving, joining = legs[first]._pmf_remove, legs[second]._pmf_add
-        best = math.inf
+        best: float = math.inf
         for part in np.linspace(0.01, 0.99, 99) * 3 * 6 / z * q * 25 * (K + 1):
-            spare = (delta - leaving.get_delta_for_epsilon(part)) * math.exp(-part)
+            spare = (delta - float(leaving.get_delta_for_epsilon(float(part)))) * math.exp(-part)
             if spare > 0:
                 best = min(best, part + joining.get_epsilon_for_delta(spare))
         found.append(best)
