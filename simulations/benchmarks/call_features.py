@@ -259,6 +259,7 @@ def _alone(work: str, folder: Path, calls: int, told: float, given: argparse.Nam
     done = subprocess.run(  # noqa: S603  ourselves
         [*command, "--step", work, str(folder), str(calls)], check=True, stdout=subprocess.PIPE
     )
+    sys.stderr.write(done.stdout.decode() + "\n")
     return json.loads(done.stdout)
 
 
