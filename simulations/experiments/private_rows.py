@@ -157,7 +157,9 @@ def fit_privately(problem: Problem, plan: DPSGDPlan, stream: SecureStream) -> np
     return np.concatenate([weight.double().numpy().ravel(), bias.double().numpy()])
 
 
-def fit_together(problem: Problem, plans: Sequence[DPSGDPlan], rng: np.random.Generator) -> np.ndarray:
+def fit_together(
+    problem: Problem, plans: Sequence[DPSGDPlan], rng: np.random.Generator, *, learning_rate: float = LEARNING_RATE
+) -> np.ndarray:
     """As `fit_privately` for several plans of one rate and length at once, a hundred times quicker; simulation only.
 
     A gradient of logistic regression is the residual times (x, 1), so its norm is a product and clipped sums of all
@@ -173,7 +175,7 @@ def fit_together(problem: Problem, plans: Sequence[DPSGDPlan], rng: np.random.Ge
         drawn = np.flatnonzero(rng.random(len(x)) < RATE)
         total = clipped_sums(x[drawn], problem.y[drawn], norms[drawn], weights)
         noisy = total + scale[:, None] * rng.normal(size=total.shape)
-        weights -= LEARNING_RATE * (1 + np.cos(np.pi * step / STEPS)) / 2 * noisy / (RATE * len(x))
+        weights -= learning_rate * (1 + np.cos(np.pi * step / STEPS)) / 2 * noisy / (RATE * len(x))
     return weights
 
 
@@ -193,12 +195,14 @@ def fit_plainly(problem: Problem) -> np.ndarray:
     return np.concatenate([found.coef_.ravel(), found.intercept_])
 
 
-def measure_together(cases: Sequence[Case], problem: Problem, noises: Sequence[float]) -> list[dict[str, Any]]:
+def measure_together(
+    cases: Sequence[Case], problem: Problem, noises: Sequence[float], *, learning_rate: float = LEARNING_RATE
+) -> list[dict[str, Any]]:
     """As `measure`, for cases of the same rows; see `fit_together`."""
     private = [number for number, case in enumerate(cases) if case.epsilon]
     plans = [_plan(cases[n].contacts, noise=noises[n], rows=len(problem.y)) for n in private]
     rng = np.random.default_rng([cases[0].seed, cases[0].rows, cases[0].contacts, 3])
-    weights = dict(zip(private, fit_together(problem, plans, rng), strict=True))
+    weights = dict(zip(private, fit_together(problem, plans, rng, learning_rate=learning_rate), strict=True))
     plainly = [number for number in range(len(cases)) if number not in weights]
     weights |= dict.fromkeys(plainly, fit_plainly(problem) if plainly else np.zeros(0))
     return [scored(case, problem, noises[number], weights[number]) for number, case in enumerate(cases)]
@@ -276,6 +280,7 @@ def main() -> None:
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--noises", type=Path, help="results whose noise multipliers are taken over: the same plans")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at the first step; with --together")
     parser.add_argument("--together", action="store_true", help="all cells of the same rows at once; see fit_together")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -290,7 +295,10 @@ def main() -> None:
         noises[kind] = noises.get(kind) or noise_multiplier(*kind)
     for group in _groups(left, together=given.together, by_contacts=name == "city"):
         problem, noise = problem_of(group[0]), [noises[case.contacts, case.epsilon] for case in group]
-        results += measure_together(group, problem, noise) if given.together else [measure(group[0], problem, noise[0])]
+        if given.together:
+            results += measure_together(group, problem, noise, learning_rate=given.learning_rate)
+        else:
+            results.append(measure(group[0], problem, noise[0]))
         text = json.dumps({"results": results}, indent=1)
         write_whole(given.out, lambda path, text=text: path.write_text(text))
     print(table(results))
