@@ -29,8 +29,9 @@ from integration.analysis.trajectories import trajectories
 from integration.analysis.verdicts import verdicts
 from integration.people import NEW, NONE, PLACEBO
 from integration.prediction.as_local import as_local
-from integration.prediction.churn import churn_tables
+from integration.prediction.churn import churn_tables, price_effect
 from integration.prediction.evaluating import predict_tables
+from integration.prediction.leakage import audit
 from integration.prediction.leavers import DEFINITIONS, WINDOWS
 from integration.prediction.problems import PROBLEMS, T1
 from integration.prediction.splits import in_training
@@ -42,7 +43,8 @@ from server.journal import Journal
 from simulations.call_card import call_card
 from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
-from simulations.call_fits import Fits, check_private, pooled_difference, task_of
+from simulations.call_fits import Fits, check_private, task_of
+from simulations.call_notes import leak_words, newton_words, price_words
 from simulations.call_results import (
     INTEGRATION_TASKS,
     SPECS,
@@ -70,7 +72,7 @@ from simulations.protection import LEDGERS_FOLDER
 from simulations.results import MODEL_FILE
 from simulations.run_tables import write_whole
 
-WORK = "work"
+WORK, NOTE = "work", "note, "
 
 
 def simulate_calls(
@@ -154,10 +156,10 @@ class CallWork:
             churn=self._table("churn", self._churn),
             federation=self._table("federation", self._federation),
         )
-        weights, notes = self._main()
+        weights = self._main()
         blob = save({name: np.ascontiguousarray(value) for name, value in weights.items()})
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
-        facts = self._facts(time.monotonic() - started, command, notes)
+        facts = self._facts(time.monotonic() - started, command)
         numbers = {spec.file: int(getattr(tables, name).size) for name, spec in SPECS.items()}
         numbers[MODEL_FILE] = sum(value.size for value in weights.values())
         card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits)
@@ -266,6 +268,7 @@ class CallWork:
 
     def _prediction(self) -> pd.DataFrame:
         rows, people, city = self.headline, self.people, self.study.city
+        self._say("leaks", leak_words(audit(rows, seed=self.plan.run.seed, city=city)))
         others = tuple(name for name in PROBLEMS if name != T1.name)
         tables = [
             predict_tables(rows, people, seeds=self.seeds, problems=(T1.name,), city=city),
@@ -274,15 +277,21 @@ class CallWork:
         return pd.concat(tables, ignore_index=True).drop(columns="persons")
 
     def _as_local(self) -> pd.DataFrame:
-        return as_local(self.headline, self.people, seeds=self.seeds, city=self.study.city).drop(columns="persons")
+        table = as_local(
+            self.headline, self.people, seeds=self.seeds, least=self.study.analysis.smallest_cell, city=self.study.city
+        )
+        return table.drop(columns="persons")
 
     def _churn(self) -> pd.DataFrame:
         """Of all calls together in a simulation that has them, else of what each operator sees alone."""
         if not self.study.analysis.churn or not (self.people["group"] == NEW).any():
             return empty_table("churn")
         calendar, city = self.study.calendar, self.study.city
-        table = churn_tables(self._windows(), self.people, calendar=calendar, seed=self.plan.run.seed, city=city)
-        table = table[table["definition"] == DEFINITIONS[0]].drop(columns="definition")
+        windows = self._windows()
+        self._say("price", price_words(price_effect(windows, self.people, calendar=calendar, city=city)))
+        table = churn_tables(
+            windows, self.people, calendar=calendar, seed=self.plan.run.seed, definitions=DEFINITIONS[:1], city=city
+        ).drop(columns="definition")
         return table.assign(
             at_risk=table["at_risk"].astype(int), persons=_whole(table["persons"]), leavers=_whole(table["leavers"])
         )
@@ -313,24 +322,26 @@ class CallWork:
         """The trainings by messages."""
         return Fits(self.plan, self.city, self.journal, self.progress, self.ledgers or self.folder / LEDGERS_FOLDER)
 
-    def _main(self) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
-        """Weights of the main classifier, and what is to be said of them."""
-        stored, notes = self.journal.result("model"), self.journal.result("notes")
-        if stored is None or notes is None:
-            fitted, said = self.fits.main(self.headline).fitted, ""
-            if self.fits.mechanism is None and PROBLEMS[task_of(self.plan).section(self.plan).problem].name == T1.name:
-                away = pooled_difference(self.plan, self.headline, fitted)
-                count = len(self.plan.federation.holders)
-                said = (
-                    f"Newton steps on sums over {count} operators ({fitted.asked} sums) and "
-                    f"one fit of all rows differ by {away:.1e} in the largest coefficient."
-                )
-            stored, notes = save({k: np.ascontiguousarray(v) for k, v in fitted.weights.items()}), said.encode()
+    def _main(self) -> Mapping[str, np.ndarray]:
+        """Weights of the main classifier."""
+        stored = self.journal.result("model")
+        if stored is None:
+            fitted = self.fits.main(self.headline).fitted
+            if self.fits.mechanism is None and task_of(self.plan).problem(self.plan) == T1:
+                self._say("newton", newton_words(self.plan, self.headline, fitted))
+            stored = save({name: np.ascontiguousarray(value) for name, value in fitted.weights.items()})
             self.journal.save_result("model", stored)
-            self.journal.save_result("notes", notes)
-        return load(stored), tuple(filter(None, [notes.decode()]))
+        return load(stored)
 
-    def _facts(self, seconds: float, command: str, notes: tuple[str, ...]) -> IntegrationFacts:
+    def _say(self, about: str, words: str) -> None:
+        """Keep a sentence for the facts of the run; a table that is taken from the journal has said its own before."""
+        self.journal.save_result(f"{NOTE}{about}", words.encode())
+
+    def _said(self) -> tuple[str, ...]:
+        kept = self.journal.results()
+        return tuple(words.decode() for name, words in sorted(kept.items()) if name.startswith(NOTE) and words)
+
+    def _facts(self, seconds: float, command: str) -> IntegrationFacts:
         study = self.study
         return IntegrationFacts(
             run=run_name(self.plan),
@@ -350,7 +361,7 @@ class CallWork:
             operators=tuple(self._operators()),
             pushes=study.pushes,
             silence=self._silence(),
-            notes=notes,
+            notes=self._said(),
         )
 
     def _silence(self) -> SilenceFacts:
