@@ -9,6 +9,7 @@ phase        what each holder contributes, of its training rows
 medians      histograms of the features on public grids, numbers of missing values, rows of each class
 moments      number of rows, sums and sums of squares about the medians
 newton       (on request, with ``coefficients`` among the totals) gradient, Hessian and loss of the logistic loss
+groups       (on request) sums of features by group and week, of all rows: `integration.analysis.sums`
 ===========  ====================================================================================================
 
 A plan that trains privately sums nothing up: features are brought to scale by public numbers and classes count as they
@@ -29,6 +30,7 @@ from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 
 from integration import catalogue
+from integration.analysis.sums import SumsLayout, group_sums
 from integration.person_rows import check_person_features, check_person_rows
 from integration.prediction.dataset import RowDataset, labelled
 from integration.prediction.logistic import Coefficients, NewtonSums, newton_sums
@@ -47,7 +49,7 @@ from protocol.errors import DataError, PlanError
 from protocol.plan import FrozenConfig, Plan, Share
 from protocol.tasks import Arrays
 
-NEWTON = "newton"
+NEWTON, GROUPS = "newton", "groups"
 COEFFICIENTS = "coefficients"
 ROWS_FILE = "rows.parquet"
 
@@ -137,6 +139,11 @@ def feature_names(plan: Plan) -> tuple[str, ...]:
     return tuple(name for name in (catalogue.rarefied().get(name, name) for name in chosen) if name in rarefied)
 
 
+def sums_layout(plan: Plan) -> SumsLayout:
+    """What sums of groups are of: the ten features, all groups and the weeks that newcomers are followed through."""
+    return SumsLayout(weeks=tuple(range(2, study_section(plan).calendar.weeks + 1)))
+
+
 class IntegrationTask:
     """The task protocol over rows of call features; stateless. See `protocol.tasks.Task` for each method."""
 
@@ -177,8 +184,12 @@ class IntegrationTask:
         return () if plan.trains_privately else PHASES
 
     def requests(self, plan: Plan, share: Share) -> tuple[str, ...]:
-        """Sums for a Newton step; none of the perceptron, whose loss has no single minimum, and none of raw rows."""
-        return () if plan.trains_privately or self.name != "integration" else (NEWTON,)
+        """Sums for a Newton step, not of the perceptron, whose loss has no single minimum; sums of groups. None of raw
+        rows where training is private.
+        """
+        if plan.trains_privately:
+            return ()
+        return (NEWTON, GROUPS) if self.name == "integration" else (GROUPS,)
 
     def statistics(
         self, phase: str, tables: CallTables, plan: Plan, share: Share, totals: Arrays
@@ -186,6 +197,8 @@ class IntegrationTask:
         """This holder's sums over its training rows."""
         if plan.trains_privately:
             raise PlanError(f"phase '{phase}' is a sum of raw rows, and this plan trains privately; ask for none")
+        if phase == GROUPS:
+            return group_sums(tables.rows, sums_layout(plan))
         rows = self._training_rows(tables, plan)
         if phase == NEWTON:
             return self._newton_sums(rows, plan, totals).arrays()

@@ -14,9 +14,17 @@ def newton_words(plan: Plan, rows: pd.DataFrame, fitted: Fitted) -> str:
     """Whether sums over operators gave what one place with all rows would."""
     away, count = pooled_difference(plan, rows, fitted), len(plan.federation.holders)
     return (
-        f"Newton steps on sums over {count} operators ({fitted.asked} sums) and one fit of all rows differ by {away:.1e} in "
-        "the largest coefficient."
+        f"Newton steps on sums over {count} operators ({fitted.asked} sums) and one fit of all rows differ by "
+        f"{away:.1e} in the largest coefficient."
     )
+
+
+def group_words(direct: pd.DataFrame, summed: pd.DataFrame) -> str:
+    """Whether means of groups from sums over operators are those of all rows."""
+    keys = ["feature", "variant", "group", "period"]
+    both = direct[direct["axis"] == "week"].merge(summed, on=keys, suffixes=("", "_summed"))
+    away = (both["mean"] - both["mean_summed"]).abs().max()
+    return f"Means of groups from sums over operators differ from those of all rows by at most {away:.1e}."
 
 
 def leak_words(report: pd.DataFrame) -> str:

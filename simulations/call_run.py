@@ -25,6 +25,7 @@ from integration.analysis.confounds import confounds
 from integration.analysis.maps import log_odds_maps
 from integration.analysis.panels import TEN
 from integration.analysis.silence import silent_share
+from integration.analysis.sums import trajectories_from_sums
 from integration.analysis.trajectories import trajectories
 from integration.analysis.verdicts import verdicts
 from integration.people import NEW, NONE, PLACEBO
@@ -36,6 +37,7 @@ from integration.prediction.leavers import DEFINITIONS, WINDOWS
 from integration.prediction.problems import PROBLEMS, T1
 from integration.prediction.splits import in_training
 from integration.study import StudySection
+from integration.task import sums_layout
 from integration.weeks import DAYS_PER_WEEK
 from protocol.errors import RunInterruptedError
 from protocol.plan import Plan
@@ -43,8 +45,8 @@ from server.journal import Journal
 from simulations.call_card import call_card
 from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
-from simulations.call_fits import Fits, check_private, task_of
-from simulations.call_notes import leak_words, newton_words, price_words
+from simulations.call_fits import Fits, by_operator, check_private, task_of
+from simulations.call_notes import group_words, leak_words, newton_words, price_words
 from simulations.call_results import (
     INTEGRATION_TASKS,
     SPECS,
@@ -57,6 +59,7 @@ from simulations.call_results import (
 )
 from simulations.call_scores import check_scores, write_scores
 from simulations.call_settings import POOLED, SILO, agreement, federation_table, one_fit
+from simulations.call_training import summed_groups
 from simulations.folder import (
     JOURNAL_FILE,
     RunSummary,
@@ -224,6 +227,8 @@ class CallWork:
             )
             for panel in ("balanced", "unbalanced")
         ]  # fmt: skip
+        if self.fits.mechanism is None:
+            self._say("groups", group_words(tables[0], self._from_sums()))
         arrivals = self._weeks_since_arrival()
         if arrivals["week"].nunique() > 1:
             tables.append(
@@ -233,6 +238,14 @@ class CallWork:
                 )
             )  # fmt: skip
         return pd.concat(tables, ignore_index=True)
+
+    def _from_sums(self) -> pd.DataFrame:
+        """The same means from sums over operators, as they would be told where nobody has all rows."""
+        totals = summed_groups(
+            self.plan, task_of(self.plan), by_operator(self.plan, self.headline), run=run_name(self.plan),
+            journal=self.journal,
+        )  # fmt: skip
+        return trajectories_from_sums(totals, sums_layout(self.plan), least=self.study.analysis.smallest_cell)
 
     def _weeks_since_arrival(self) -> pd.DataFrame:
         """Rows of newcomers' first, second and third seven days; of locals who look new beside them."""
@@ -291,7 +304,7 @@ class CallWork:
         self._say("price", price_words(price_effect(windows, self.people, calendar=calendar, city=city)))
         table = churn_tables(
             windows, self.people, calendar=calendar, seed=self.plan.run.seed, definitions=DEFINITIONS[:1], city=city
-        ).drop(columns="definition")
+        )
         return table.assign(
             at_risk=table["at_risk"].astype(int), persons=_whole(table["persons"]), leavers=_whole(table["leavers"])
         )

@@ -20,7 +20,7 @@ from scipy.special import softmax
 from clients.custody import Custody
 from integration.prediction.logistic import NewtonSums, fit_logistic
 from integration.prediction.preparing import Preparation
-from integration.task import COEFFICIENTS, NEWTON, CallTables, IntegrationTask
+from integration.task import COEFFICIENTS, GROUPS, NEWTON, CallTables, IntegrationTask
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan
 from server.journal import Journal, RoundRecord
@@ -80,6 +80,15 @@ def newton_fit(
         sums, features=len(preparation.columns), l2=1 / task.section(plan).c, classes=len(task.problem(plan).classes)
     )
     return Fitted(preparation, model.scores, {"weights": model.weights, "intercept": model.intercept}, asked)
+
+
+def summed_groups(
+    plan: Plan, task: IntegrationTask, tables: Mapping[str, CallTables], *, run: str, journal: Journal
+) -> dict[str, np.ndarray]:
+    """Sums of features by group and week over all operators, see `integration.analysis.sums`."""
+    stage = Stage(name="groups", share=SHARE)
+    holders = SimulatedHolders(tables, plan, task, stage)
+    return _coordinator(holders, plan, task, tables, run=run, journal=journal).sums(stage, GROUPS, {})
 
 
 def rounds_fit(
