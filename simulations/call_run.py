@@ -8,27 +8,23 @@ single persons lies in the folder's `work`, which only this user may read and wh
 from __future__ import annotations
 
 import io
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load, save
 
-from integration.analysis.confounds import confounds
 from integration.analysis.maps import log_odds_maps
 from integration.analysis.panels import TEN
-from integration.analysis.silence import silent_share
 from integration.analysis.sums import trajectories_from_sums
 from integration.analysis.trajectories import trajectories
 from integration.analysis.verdicts import verdicts
-from integration.people import NEW, NONE, PLACEBO
+from integration.people import NEW, PLACEBO
 from integration.prediction.as_local import as_local
 from integration.prediction.churn import churn_tables, price_effect
 from integration.prediction.evaluating import predict_tables
@@ -45,15 +41,12 @@ from server.journal import Journal
 from simulations.call_card import call_card
 from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
+from simulations.call_facts import run_facts
 from simulations.call_fits import Fits, by_operator, check_private, task_of
 from simulations.call_notes import group_words, leak_words, newton_words, price_words
 from simulations.call_results import (
-    INTEGRATION_TASKS,
     SPECS,
-    IntegrationFacts,
     IntegrationTables,
-    OperatorFacts,
-    SilenceFacts,
     empty_table,
     write_integration,
 )
@@ -68,7 +61,6 @@ from simulations.folder import (
     new_folder,
     resumed_folder,
     run_name,
-    versions,
 )
 from simulations.progress import Progress, SilentProgress
 from simulations.protection import LEDGERS_FOLDER
@@ -162,7 +154,9 @@ class CallWork:
         weights = self._main()
         blob = save({name: np.ascontiguousarray(value) for name, value in weights.items()})
         write_whole(self.folder / MODEL_FILE, lambda path: path.write_bytes(blob))
-        facts = self._facts(time.monotonic() - started, command)
+        facts = run_facts(
+            self.plan, self.city, self.people, seconds=time.monotonic() - started, command=command, notes=self._said()
+        )
         numbers = {spec.file: int(getattr(tables, name).size) for name, spec in SPECS.items()}
         numbers[MODEL_FILE] = sum(value.size for value in weights.values())
         card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits)
@@ -353,43 +347,6 @@ class CallWork:
     def _said(self) -> tuple[str, ...]:
         kept = self.journal.results()
         return tuple(words.decode() for name, words in sorted(kept.items()) if name.startswith(NOTE) and words)
-
-    def _facts(self, seconds: float, command: str) -> IntegrationFacts:
-        study = self.study
-        return IntegrationFacts(
-            run=run_name(self.plan),
-            plan_hash=self.plan.digest(),
-            task=INTEGRATION_TASKS[INTEGRATION_TASKS.index(self.plan.run.task)],
-            seconds=seconds,
-            seeds=tuple(self.seeds),
-            versions=versions(),
-            command=command,
-            synthetic=study.made_up,
-            calendar=study.calendar,
-            city=study.city,
-            cell_km=study.analysis.cell_km,
-            draws=study.analysis.draws,
-            smallest_cell=study.analysis.smallest_cell,
-            confounds=confounds(study.calendar),
-            operators=tuple(self._operators()),
-            pushes=study.pushes,
-            silence=self._silence(),
-            notes=self._said(),
-        )
-
-    def _silence(self) -> SilenceFacts:
-        found = silent_share(self.people, weeks=self.study.calendar.weeks)
-        values: dict[str, Any] = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(found).items()
-        }
-        return SilenceFacts(**values)
-
-    def _operators(self) -> Iterator[OperatorFacts]:
-        for name, one in self.city.operators.items():
-            known = int((one.records.people["group"] != NONE).sum())
-            dropped = one.records.balance.dropped()
-            yield OperatorFacts(name=name, subscribers=known, calls=one.records.balance.rows_out, dropped=dropped)
 
     def _table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table from the journal, or made now."""

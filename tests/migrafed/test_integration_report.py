@@ -139,7 +139,7 @@ def test_confounds_silence_and_placebo_are_printed(page: str) -> None:
         "survives rarefaction; placebo locals do not show it", "Only what could be recovered",
     ):  # fmt: skip
         assert told in words, told
-    assert "anonymous" not in words.lower()
+    assert "anonym" not in words.lower()
 
 
 def test_paper_is_said_of_recovered_findings_only(run: IntegrationResult) -> None:

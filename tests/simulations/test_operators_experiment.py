@@ -22,7 +22,12 @@ def rows(value: float, missing: int = 0) -> pd.DataFrame:
 
 def test_errors_are_in_standard_deviations_and_missing_counts_as_one() -> None:
     shares = pd.Series(np.repeat([0.1, 0.3, 0.6, 0.9], 2), index=pd.MultiIndex.from_product([range(8), [2]]))
-    settings = {POOLED: rows(0.0), "same": rows(0.0), "off": rows(np.std(np.arange(8.0))), "none": rows(0.0, missing=2)}
+    settings = {
+        POOLED: rows(0.0),
+        "same": rows(0.0),
+        "off": rows(float(np.std(np.arange(8.0)))),
+        "none": rows(0.0, missing=2),
+    }
     table = errors_by_share(settings, shares).set_index(["setting", "share elsewhere"])["error"]
     assert (table["same"] == 0).all()
     assert np.allclose(table["off"], 1.0)
