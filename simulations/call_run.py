@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load, save
 
+from clients.call_holding import exchange_phases
 from integration.analysis.maps import log_odds_maps
 from integration.analysis.panels import TEN
 from integration.analysis.sums import trajectories_from_sums
@@ -175,14 +176,15 @@ class CallWork:
     @property
     def federated(self) -> str:
         """Name of the headline setting."""
-        return "federated, no pushes" if self.study.pushes == "none" else f"federated, {self.study.pushes}"
+        told = "no pushes" if self.study.pushes == "none" else self.study.pushes
+        return f"federated, {told}{', persons matched' if self.study.matching else ''}"
 
     @cached_property
     def settings(self) -> Mapping[str, pd.DataFrame]:
         """Rows of features by setting: each operator alone, with pushes, and all calls together."""
         alone = all_rows(self.city)
         settings = {SILO: alone, "federated, no pushes": alone}
-        if self.study.pushes != "none":
+        if exchange_phases(self.study):
             settings[self.federated] = self._pushed_rows()
         if self.plan.compare.pooled:
             settings[POOLED] = self.city.pooled.rows()
