@@ -113,7 +113,13 @@ def _parts(setting: str, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame
         yield EVERYWHERE, rows
         return
     for operator, own in rows.groupby("operator"):
-        yield str(operator), own
+        if _has_both(own[own["train"]]) and _has_both(own[~own["train"]]):
+            yield str(operator), own
+
+
+def _has_both(rows: pd.DataFrame) -> bool:
+    """An operator without migrants, or without locals, cannot learn alone what tells them apart."""
+    return set(T1.labels(rows["group"])) == {0, 1}
 
 
 def _halved(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
