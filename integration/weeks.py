@@ -9,11 +9,11 @@ goes from Saturday to Friday. The first week decides who is new; the others are 
 from __future__ import annotations
 
 import datetime as dt
-import zoneinfo
 
 from pydantic import Field, field_validator
 
 from protocol.plan import FrozenConfig
+from tables.times import known_zone
 
 DAYS_PER_WEEK = 7
 
@@ -28,11 +28,7 @@ class CallCalendar(FrozenConfig):
     @field_validator("zone")
     @classmethod
     def _zone_is_known(cls, zone: str) -> str:
-        try:
-            zoneinfo.ZoneInfo(zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"'{zone}' is no time zone; write Asia/Shanghai or UTC") from None
-        return zone
+        return known_zone(zone)
 
     @property
     def days(self) -> int:

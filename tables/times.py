@@ -49,6 +49,27 @@ class LocalDays:
     status: np.ndarray
 
 
+def known_zone(name: str, *, offsets: bool = False) -> str:
+    """The name of a time zone, after looking it up; for fields of a configuration.
+
+    Args:
+        name: An IANA name.
+        offsets: Whether an offset such as "+08:00" will do, too.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    if offsets and re.fullmatch(r"[+-]\d\d:\d\d", name):
+        return name
+    try:
+        check_zone(name)
+    except PlanError:
+        raise ValueError(
+            f"'{name}' is no time zone; write Asia/Shanghai{', UTC or +08:00' if offsets else ' or UTC'}"
+        ) from None
+    return name
+
+
 def local_days(times: Any, *, zone: str, naive: str | None) -> LocalDays:
     """The local day of each time.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import zoneinfo
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from protocol.plan import FrozenConfig
 from tables.contracts import Column, Kind
+from tables.times import known_zone
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "time": ("timestamp", "date", "text"),
@@ -51,12 +50,7 @@ class QuerySource(FrozenConfig):
     @field_validator("naive_times")
     @classmethod
     def _zone_is_known(cls, zone: str | None) -> str | None:
-        if zone is not None and not re.fullmatch(r"[+-]\d\d:\d\d", zone):
-            try:
-                zoneinfo.ZoneInfo(zone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"'{zone}' is no time zone; write Asia/Shanghai, UTC or +08:00") from None
-        return zone
+        return zone if zone is None else known_zone(zone, offsets=True)
 
     @model_validator(mode="after")
     def _says_where_from_and_where_to(self) -> Self:

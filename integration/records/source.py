@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
-import re
-import zoneinfo
 from typing import Self, get_args, get_type_hints
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from protocol.plan import FrozenConfig
 from tables.contracts import Column, Kind
+from tables.times import known_zone
 
 NAMES: tuple[Kind, ...] = ("text", "integer", "bytes")
 NUMBERS: tuple[Kind, ...] = ("number", "integer", "text")
@@ -110,12 +109,7 @@ class CallSource(TableSource):
     @field_validator("naive_times")
     @classmethod
     def _zone_is_known(cls, zone: str | None) -> str | None:
-        if zone is not None and not re.fullmatch(r"[+-]\d\d:\d\d", zone):
-            try:
-                zoneinfo.ZoneInfo(zone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"'{zone}' is no time zone; write Asia/Shanghai, UTC or +08:00") from None
-        return zone
+        return zone if zone is None else known_zone(zone, offsets=True)
 
     @model_validator(mode="after")
     def _says_how_long_and_where(self) -> Self:

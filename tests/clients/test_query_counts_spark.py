@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -34,31 +31,6 @@ KEYS = KeyedHash(b"a secret of thirty-two bytes....")
 CALENDAR = QueryCalendar(dt.date(2024, 1, 1), dt.date(2024, 1, 28), "week")
 CITIES, HELD = 12, (7, 2, 11, 0, 5)
 BUCKETS = 4
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A session of this machine alone: no web page, no address but the machine's own, one thread."""
-    sql = pytest.importorskip("pyspark.sql", reason="needs the extra `spark`")
-    if shutil.which("java") is None:
-        pytest.skip("needs Java 17 or later")
-    place = tmp_path_factory.mktemp("spark")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pyspark and what it imports, while it starts
-        session = (
-            sql.SparkSession.builder.master("local[1]")
-            .config("spark.ui.enabled", "false")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .config("spark.sql.shuffle.partitions", "1")
-            .config("spark.driver.memory", "1g")
-            .config("spark.local.dir", str(place / "local"))
-            .config("spark.sql.warehouse.dir", str(place / "warehouse"))
-            .getOrCreate()
-        )
-        engine = Engine.of(ibis.pyspark.connect(session))
-        yield engine
-        session.stop()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,30 +18,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # pyspark and ibis warn of pandas and of each other while they work
 ]
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A session of this machine alone: no web page, no address but the machine's own, one thread."""
-    sql = pytest.importorskip("pyspark.sql", reason="needs the extra `spark`")
-    if shutil.which("java") is None:
-        pytest.skip("needs Java 17 or later")
-    place = tmp_path_factory.mktemp("spark")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pyspark and what it imports, while it starts
-        session = (
-            sql.SparkSession.builder.master("local[1]")
-            .config("spark.ui.enabled", "false")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .config("spark.sql.shuffle.partitions", "1")
-            .config("spark.driver.memory", "1g")
-            .config("spark.local.dir", str(place / "local"))
-            .config("spark.sql.warehouse.dir", str(place / "warehouse"))
-            .getOrCreate()
-        )
-        yield Engine.of(ibis.pyspark.connect(session))
-        session.stop()
 
 
 @pytest.fixture(scope="module")
