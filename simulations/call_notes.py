@@ -27,6 +27,16 @@ def group_words(direct: pd.DataFrame, summed: pd.DataFrame) -> str:
     return f"Means of groups from sums over operators differ from those of all rows by at most {away:.1e}."
 
 
+def city_words(checks: pd.DataFrame) -> str:
+    """What of that which a made-up city was built to show its calls do show, all of them together."""
+    tried = checks[checks["holds"].notna()]
+    failed = tried[~tried["holds"].astype(bool)]["check"].tolist()
+    said = (
+        f"The made-up city was built to show {len(tried)} things; {len(tried) - len(failed)} hold on all calls together"
+    )
+    return f"{said}. Not: {'; '.join(failed)}." if failed else f"{said}."
+
+
 def leak_words(report: pd.DataFrame) -> str:
     """What the audit of leaks found."""
     failed = report[~report["passed"].astype(bool)]

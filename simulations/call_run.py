@@ -44,7 +44,7 @@ from simulations.call_data import CallData, Operator, all_rows, check_study, gro
 from simulations.call_exchange import exchanged_rows
 from simulations.call_facts import run_facts
 from simulations.call_fits import Fits, by_operator, check_private, task_of
-from simulations.call_notes import group_words, leak_words, newton_words, price_words
+from simulations.call_notes import city_words, group_words, leak_words, newton_words, price_words
 from simulations.call_results import (
     SPECS,
     IntegrationTables,
@@ -67,6 +67,7 @@ from simulations.progress import Progress, SilentProgress
 from simulations.protection import LEDGERS_FOLDER
 from simulations.results import MODEL_FILE
 from simulations.run_tables import write_whole
+from simulations.worlds.call_checks import check_world
 
 WORK, NOTE = "work", "note, "
 
@@ -318,6 +319,11 @@ class CallWork:
     def _federation(self) -> pd.DataFrame:
         tables = []
         if POOLED in self.settings:
+            if self.study.made_up:
+                checked = check_world(
+                    self.settings[POOLED], seed=self.plan.run.seed, least=self.study.analysis.smallest_cell
+                )
+                self._say("city", city_words(checked))
             tables.append(federation_table(self.settings, seeds=self.seeds, city=self.study.city))
             tables.append(agreement({name: self._verdicts(rows) for name, rows in self.settings.items()}))
         for trial in self.fits.trials(self.headline):
