@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from migrafed.reports.integration import groups_in_short, headline_of, score_in_short
 from simulations.call_results import SPECS, IntegrationResult
@@ -30,3 +33,13 @@ def integration_facts(result: IntegrationResult, report: Path) -> tuple[dict[str
     ]
     facts += [(name, paths[name]) for name in ("folder", "card", "log", "report")]
     return paths, facts
+
+
+def integration_metrics(result: IntegrationResult) -> list[dict[str, Any]]:
+    """Rows of three tables of the run, as `--json` prints them: scores, settings, shares called local. NaN is null."""
+    tables = {"prediction": result.prediction, "federation": result.federation, "as_local": result.as_local}
+    return [
+        {"table": name} | {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for name, table in tables.items()
+        for row in table.to_dict("records")
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, headline_of, skill_of
 from migrafed.reports.wording import MISSING
+from privacy.card import PrivacyCard
 from simulations.results import CARD_FILE, LOG_FILE, MODEL_FILE, RunResult
 from simulations.run_tables import FORECASTS, METRICS
 
@@ -54,11 +55,11 @@ def budget_lines(result: RunResult) -> list[str]:
     return [f"{', '.join(names)}: {words}" for words, names in said.items()]
 
 
-def privacy_facts(result: RunResult) -> dict[str, Any]:
+def privacy_facts(card: PrivacyCard) -> dict[str, Any]:
     """The card in short, as `--json` prints it."""
     return {
-        "flavour": result.card.flavour,
-        "headline": result.card.headline,
+        "flavour": card.flavour,
+        "headline": card.headline,
         "holders": [
             {
                 "holder": holder.holder,
@@ -69,7 +70,7 @@ def privacy_facts(result: RunResult) -> dict[str, Any]:
                 "spent": holder.spent_epsilon,
                 "left": holder.left,
             }
-            for holder in result.card.holders
+            for holder in card.holders
         ],
     }
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from migrafed.arguments import overrides
-from migrafed.integration_summary import integration_facts
+from migrafed.integration_summary import integration_facts, integration_metrics
 from migrafed.reports.forecast import write_report
 from migrafed.reports.integration import write_integration_report
 from migrafed.summary import metric_rows, privacy_facts, result_facts, skill_lines
@@ -68,7 +68,7 @@ def run_plan(
         "seconds": round(summary.seconds, 3),
         "holders": [holder.name for holder in result.facts.holders],
         "metrics": metric_rows(result),
-        "privacy": privacy_facts(result),
+        "privacy": privacy_facts(result.card),
         "paths": paths,
     }
     title = f"SUCCESS {result.facts.run}, {summary.seconds:.0f} s"
@@ -101,6 +101,8 @@ def run_integration(
         "plan_hash": result.facts.plan_hash,
         "seconds": round(summary.seconds, 3),
         "holders": [operator.name for operator in result.facts.operators],
+        "metrics": integration_metrics(result),
+        "privacy": privacy_facts(result.card),
         "paths": paths,
     }
     return Outcome(payload, f"SUCCESS {result.facts.run}, {summary.seconds:.0f} s", facts)

@@ -24,10 +24,12 @@ def test_budgets_are_said_once_for_holders_that_say_the_same(make_run: RunMaker)
     assert len(lines) < len(run.card.holders) or len(lines) == len({holder.left for holder in run.card.holders})
     for holder in run.card.holders:
         assert any(holder.holder in line and holder.left in line for line in lines)
-    assert [facts["holder"] for facts in privacy_facts(run)["holders"]] == [each.holder for each in run.card.holders]
+    assert [facts["holder"] for facts in privacy_facts(run.card)["holders"]] == [
+        each.holder for each in run.card.holders
+    ]
 
 
 def test_a_plain_run_has_no_budget(make_run: RunMaker) -> None:
     run = RunResult.read(make_run(card=plain_card()))
     assert budget_lines(run) == person_lines(run) == []
-    assert privacy_facts(run)["flavour"] == "none"
+    assert privacy_facts(run.card)["flavour"] == "none"
