@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from integration.study import StudySection
+from privacy.audits.check import CheckResult
 from privacy.card import ALL, HolderCard, Origin, Party, PrivacyCard, RegistryEntry, ReleasedObject, ShownValues
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan, PrivacySection
 from simulations.call_fits import Fits
 from simulations.call_results import SPECS, IntegrationFacts
 from simulations.card_words import across, parties, questions, registry, trust_words
+from simulations.cards import finding
 from simulations.folder import JOURNAL_FILE
 from simulations.person_promises import person_headline, person_not_promised
 from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE
@@ -29,7 +31,13 @@ _PUSHED = {
 
 
 def call_card(
-    plan: Plan, study: StudySection, facts: IntegrationFacts, *, numbers: Mapping[str, int], fits: Fits
+    plan: Plan,
+    study: StudySection,
+    facts: IntegrationFacts,
+    *,
+    numbers: Mapping[str, int],
+    fits: Fits,
+    checks: Sequence[CheckResult] = (),
 ) -> PrivacyCard:
     """The card of a finished run.
 
@@ -39,9 +47,10 @@ def call_card(
         facts: What the run says of itself.
         numbers: How many numbers each table and the model hold, by file.
         fits: The trainings, with their ledgers if they were private.
+        checks: The conformance checks that a private run started with.
     """
     if fits.mechanism is not None and plan.privacy is not None:
-        return _private_card(plan, plan.privacy, fits.mechanism, study, facts, numbers, fits.holder_cards())
+        return _private_card(plan, plan.privacy, fits.mechanism, study, facts, numbers, fits.holder_cards(), checks)
     return PrivacyCard(
         version=importlib.metadata.version("migrafed"),
         run=facts.run,
@@ -62,7 +71,7 @@ def call_card(
 
 def _private_card(
     plan: Plan, privacy: PrivacySection, mechanism: DPSGDPlan, study: StudySection, facts: IntegrationFacts,
-    numbers: Mapping[str, int], holders: tuple[HolderCard, ...],
+    numbers: Mapping[str, int], holders: tuple[HolderCard, ...], checks: Sequence[CheckResult],
 ) -> PrivacyCard:  # fmt: skip
     version = importlib.metadata.version("migrafed")
     measure = "whether a subscriber moved to the city"
@@ -81,6 +90,7 @@ def _private_card(
         across_holders=across(plan, mechanism),
         shown=ShownValues(origin="raw data", scored="raw data"),
         released=tuple(_released(plan, study, numbers, mechanism)),
+        audits=tuple(finding(check) for check in checks),
         parties=parties(mechanism),
         not_promised=(*person_not_promised(mechanism), _pushed(study), *_every_private_run()),
         questions=tuple(questions(plan, mechanism)),

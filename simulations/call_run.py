@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,9 +36,13 @@ from integration.prediction.splits import in_training
 from integration.study import StudySection
 from integration.task import sums_layout
 from integration.weeks import DAYS_PER_WEEK
+from privacy.audits.check import CheckResult
+from privacy.audits.conformance import require_conformance
+from privacy.audits.subject import production
 from protocol.errors import RunInterruptedError
 from protocol.plan import Plan
 from server.journal import Journal
+from simulations.audit_cases import ForecasterCounting, ForecasterTraining
 from simulations.call_card import call_card
 from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
@@ -97,13 +101,14 @@ def simulate_calls(
 
     Raises:
         InputError: plan, data or folder break a rule; nothing was written.
-        RefusedError: an operator's policy or budget does not allow the plan.
+        RefusedError: an operator's policy or budget does not allow the plan, or a mechanism failed its check.
         RunInterruptedError: Ctrl-C; the run can be resumed.
         TrainingError: training cannot go on.
     """
     progress = progress or SilentProgress()
     study = check_study(plan, data)
-    check_private(plan, study, ledgers)
+    private = check_private(plan, study, ledgers) is not None
+    checks = require_conformance(production(ForecasterTraining(), ForecasterCounting())) if private else []
     if scores:
         check_scores(plan, study, data)
     folder = resumed_folder(plan, resume) if resume is not None else new_folder(plan, out)
@@ -119,7 +124,7 @@ def simulate_calls(
                 Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal,
                 CallData(plan, data=data, work=work, progress=progress) as city,
             ):
-                work_of_run = CallWork(plan, study, city, journal, progress, folder, ledgers)
+                work_of_run = CallWork(plan, study, city, journal, progress, folder, ledgers, checks)
                 if scores:
                     work_of_run.write_scores()
                 work_of_run.finish(started, command)
@@ -140,6 +145,7 @@ class CallWork:
     progress: Progress
     folder: Path
     ledgers: Path | None
+    checks: Sequence[CheckResult]
 
     def finish(self, started: float, command: str) -> None:
         """Make every table that is not in the journal, then write and seal the folder."""
@@ -161,7 +167,7 @@ class CallWork:
         )
         numbers = {spec.file: int(getattr(tables, name).size) for name, spec in SPECS.items()}
         numbers[MODEL_FILE] = sum(value.size for value in weights.values())
-        card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits)
+        card = call_card(self.plan, self.study, facts, numbers=numbers, fits=self.fits, checks=self.checks)
         write_integration(self.folder, tables, facts, card, also=(MODEL_FILE,))
 
     def write_scores(self) -> None:

@@ -112,6 +112,8 @@ def test_private_run_charges_every_operator_and_says_what_it_promises(tmp_path: 
     simulate_calls(plan, out=tmp_path / "run")
     result = IntegrationResult.read(tmp_path / "run")
     assert result.card.mode == "person-dpsgd"
+    assert result.card.audits, "a private run begins with the conformance checks"
+    assert all(check.passed for check in result.card.audits)
     assert [holder.holder for holder in result.card.holders] == list(OPERATORS)
     for holder in result.card.holders:
         assert 0 < holder.spent_epsilon <= 4.0
