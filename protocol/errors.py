@@ -14,6 +14,7 @@ Every error names the offending value, the rule it breaks and the way out, and n
     ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
     │   ├── PolicyRefusedError                      the plan asks for more than the holder's policy allows
     │   ├── BudgetExceededError                     the budget left is smaller than what was asked
+    │   ├── AggregationRefusedError                 a sum was asked for in a way that could show one holder's part
     │   ├── LedgerError                             a ledger that is damaged, rolled back, or somebody else's
     │   ├── PrivacyUnitError                        gradients do not have one row per unit of privacy
     │   └── ConformanceError                        a mechanism failed its check before the run
@@ -113,6 +114,10 @@ class BudgetExceededError(RefusedError):
     def __init__(self, problem: str, *, requested: float, left: float) -> None:
         super().__init__(problem)
         self.requested, self.left = requested, left
+
+
+class AggregationRefusedError(RefusedError):
+    """A sum was asked for in a way that could show what a single holder put into it; nothing was given away."""
 
 
 class LedgerError(RefusedError):

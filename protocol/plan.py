@@ -34,6 +34,8 @@ from protocol.errors import PlanError
 from protocol.tasks import task_named
 
 Share = Literal["weights", "weights+margins"]
+Aggregation = Literal["secure", "robust", "plain"]
+RobustRule = Literal["median", "trimmed_mean", "norm_bound"]
 PrivacyMode = Literal["counts", "window-dpsgd", "person-dpsgd"]
 MODES: dict[str, tuple[PrivacyMode, ...]] = {
     "dhgsil": ("counts", "window-dpsgd"),
@@ -82,9 +84,20 @@ class TrainingSection(FrozenConfig):
 
 
 class FederationSection(FrozenConfig):
-    """``[federation]``: who holds what, what they share, and how their updates are combined."""
+    """``[federation]``: who holds what, what they share, and how their updates are combined.
+
+    aggregation, one promise of three, never two: ``secure``, whatever a holder sends is masked and the coordinator
+    learns sums alone; ``robust``, the coordinator sees every update, noised before, and limits what a single holder can
+    spoil; ``plain``, neither, only where every holder's policy allows it.
+    """
 
     strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
+    aggregation: Aggregation = "secure"
+    update_norm: float = Field(
+        default=64.0, gt=0, le=1e6, description="largest L2 norm of an update, longer ones are shortened (not plain)"
+    )
+    robust_rule: RobustRule = Field(default="median", description="how updates are combined (robust)")
+    trim: float = Field(default=0.2, gt=0, lt=0.5, description="part cut off at either end (robust, trimmed_mean)")
     shares: tuple[Share, ...] = Field(default=("weights", "weights+margins"), min_length=1)
     proximal_mu: float = Field(default=0.01, gt=0, description="FedProx only")
     server_learning_rate: float = Field(default=1e-2, gt=0, description="FedAdam only")
@@ -161,6 +174,9 @@ class PrivacySection(FrozenConfig):
     )
     period: str = Field(default="this series", min_length=1, max_length=64, description="what the budget is for")
     budget: float | None = Field(default=None, gt=0, description="epsilon each holder's ledger allows; default epsilon")
+    noise: Literal["local", "distributed"] = Field(
+        default="local", description="distributed: each holder adds a part, the sum has the whole (dpsgd, secure)"
+    )
     score_against: Literal["released", "truth"] = Field(
         default="released", description="truth: errors are measured on raw counts, outside the promise"
     )
@@ -178,8 +194,9 @@ class PrivacySection(FrozenConfig):
 
     @model_serializer(mode="wrap")
     def _without_no_contacts(self, values_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plans from before there were contacts keep their digest."""
-        return {name: value for name, value in values_of(self).items() if name != "contacts" or value}
+        """What is not used is not in the digest."""
+        unused = {"contacts": 0, "noise": "local"}
+        return {name: value for name, value in values_of(self).items() if value != unused.get(name, ...)}
 
 
 class Plan(FrozenConfig):
@@ -200,6 +217,27 @@ class Plan(FrozenConfig):
         if self.privacy is not None and modes is not None and self.privacy.mode not in modes:
             raise ValueError(
                 f'privacy.mode = "{self.privacy.mode}" is not for task "{self.run.task}"; set one of {", ".join(modes)}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _aggregation_keeps_its_promise(self) -> Plan:
+        federation = self.federation
+        if federation.aggregation == "secure" and not 2 <= len(federation.holders) <= 50:
+            raise ValueError(
+                f'federation.aggregation = "secure" is for 2 to 50 holders, and there are {len(federation.holders)}; set '
+                ' "plain", which every holder has to allow'
+            )
+        if federation.aggregation == "robust" and self.privacy is None:
+            raise ValueError(
+                'federation.aggregation = "robust" shows the coordinator every update, so updates must be noised '
+                'before; add [privacy], or set "secure"'
+            )
+        shared_noise = self.privacy is not None and self.privacy.noise == "distributed"
+        if shared_noise and not (self.trains_privately and federation.aggregation == "secure"):
+            raise ValueError(
+                'privacy.noise = "distributed" protects only within a masked sum of training steps; set '
+                'federation.aggregation = "secure" and a mode of private training, or noise = "local"'
             )
         return self
 
