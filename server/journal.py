@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,11 @@ CREATE TABLE IF NOT EXISTS holder_states (
 CREATE TABLE IF NOT EXISTS witnesses (holder TEXT PRIMARY KEY, length INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS mail (stage TEXT, phase TEXT, parcels BLOB NOT NULL, PRIMARY KEY (stage, phase)) STRICT;
 CREATE TABLE IF NOT EXISTS results (stage TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS sessions (
+    place INTEGER PRIMARY KEY, stage TEXT NOT NULL, session BLOB NOT NULL, record BLOB NOT NULL,
+    UNIQUE (stage, session)) STRICT;
+CREATE TABLE IF NOT EXISTS sums (
+    stage TEXT, session BLOB, sequence INTEGER, record BLOB NOT NULL, PRIMARY KEY (stage, session, sequence)) STRICT;
 """
 
 
@@ -190,6 +195,46 @@ class Journal:
         """What every finished stage came to, by name."""
         rows = self._db.execute("SELECT stage, value FROM results ORDER BY stage").fetchall()
         return {stage: self._opened(value) for stage, value in rows}
+
+    def save_session(self, stage: str, session: bytes, record: bytes) -> None:
+        """Store how a session of masked sums began. A run that was resumed has several.
+
+        Raises:
+            RunFolderError: the session is there already; what was recorded is never replaced.
+        """
+        self._record("INSERT INTO sessions (stage, session, record) VALUES (?, ?, ?)", stage, session, _closed(record))
+
+    def save_sum(self, stage: str, session: bytes, sequence: int, record: bytes) -> None:
+        """Store what a masked sum was made of.
+
+        Raises:
+            RunFolderError: a sum of this number is there already; what was recorded is never replaced.
+        """
+        self._record("INSERT INTO sums VALUES (?, ?, ?, ?)", stage, session, sequence, _closed(record))
+
+    def masked_stages(self) -> tuple[str, ...]:
+        """Stages that have sessions of masked sums, in the order of their first sessions."""
+        rows = self._db.execute("SELECT stage FROM sessions GROUP BY stage ORDER BY min(place)")
+        return tuple(stage for (stage,) in rows)
+
+    def sessions(self, stage: str) -> list[tuple[bytes, bytes]]:
+        """A stage's sessions and how each began, in the order in which they were made."""
+        rows = self._db.execute("SELECT session, record FROM sessions WHERE stage = ? ORDER BY place", (stage,))
+        return [(session, self._opened(record)) for session, record in rows]
+
+    def sums(self, stage: str, session: bytes) -> Iterator[tuple[int, bytes]]:
+        """The masked sums of a session with their numbers, in order, one at a time: a record can be large."""
+        query = "SELECT sequence, record FROM sums WHERE stage = ? AND session = ? ORDER BY sequence"
+        for sequence, record in self._db.execute(query, (stage, session)):
+            yield sequence, self._opened(record)
+
+    def _record(self, statement: str, stage: str, *values: bytes | int) -> None:
+        try:
+            self._db.execute(statement, (stage, *values))
+        except sqlite3.IntegrityError:
+            raise RunFolderError(
+                f"{self._path} has this part of '{stage}' already; start a new session, as resuming a run does"
+            ) from None
 
     def save_witness(self, holder: str, length: int, head: str) -> None:
         """Remember where a holder's ledger stood when it last answered."""

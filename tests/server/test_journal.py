@@ -157,3 +157,49 @@ def test_best_round_is_the_first_of_equals() -> None:
     records = tuple(RoundRecord(round=n, loss=0.0, error=e) for n, e in ((1, 0.3), (2, 0.1), (3, 0.1)))
     assert best_of(records) == 2
     assert best_of(()) == 0
+
+
+def test_sessions_and_sums_come_back_in_order(journal: Journal) -> None:
+    """In the order of making, whatever the numbers of sessions are; sums by their numbers; each stage on its own."""
+    late, early = b"\x02" * 16, b"\x01" * 16
+    journal.save_session("train", late, b"first")
+    journal.save_session("other", early, b"of another stage")
+    journal.save_session("train", early, b"second")
+    for sequence, record in ((10, b"ten"), (9, b"nine")):
+        journal.save_sum("train", late, sequence, record)
+    journal.save_sum("train", early, 1, b"one")
+    assert journal.masked_stages() == ("train", "other")
+    assert journal.sessions("train") == [(late, b"first"), (early, b"second")]
+    assert list(journal.sums("train", late)) == [(9, b"nine"), (10, b"ten")]
+    assert list(journal.sums("other", early)) == []
+
+
+def test_a_recorded_sum_is_never_replaced(journal: Journal) -> None:
+    journal.save_session("train", b"s" * 16, b"begun")
+    journal.save_sum("train", b"s" * 16, 1, b"sum")
+    with pytest.raises(RunFolderError, match="already"):
+        journal.save_session("train", b"s" * 16, b"begun otherwise")
+    with pytest.raises(RunFolderError, match="already"):
+        journal.save_sum("train", b"s" * 16, 1, b"another sum")
+    assert list(journal.sums("train", b"s" * 16)) == [(1, b"sum")]
+
+
+def test_a_changed_record_is_refused(journal: Journal, path: Path) -> None:
+    journal.save_session("train", b"s" * 16, b"begun")
+    journal.save_sum("train", b"s" * 16, 1, b"sum")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE sums SET record = CAST(record || X'00' AS BLOB)")
+    db.close()
+    with pytest.raises(RunFolderError, match="SHA-256"):
+        list(journal.sums("train", b"s" * 16))
+
+
+def test_a_journal_of_an_older_run_is_continued(journal: Journal, path: Path) -> None:
+    """One that was begun before there were masked sums gets their tables when it is opened."""
+    commit(journal, 1, 0.5, best=1)
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TABLE sessions; DROP TABLE sums")
+    db.close()
+    with Journal(path, run=RUN, plan_hash=PLAN) as again:
+        assert again.masked_stages() == ()
+        assert again.checkpoint("pooled") is not None
