@@ -328,7 +328,7 @@ class MaskingHolder:
         context = self._current().context
         key = self._chains[recipient].parcel_key(context, sender=self.name, recipient=recipient)
         label = pack("parcel", context, self.name.encode(), recipient.encode())
-        return sealed(key, bundle(shares), nonce=fresh_nonce(), label=label)
+        return sealed(key, bundle(shares), nonce=fresh_nonce(self._stream), label=label)
 
     def _unsealed(self, sender: str, parcel: bytes) -> list[bytes]:
         current = self._current()

@@ -13,14 +13,13 @@ Source: RFC 7748 (X25519), RFC 5869 (HKDF), NIST SP 800-38D (GCM).
 
 from __future__ import annotations
 
-import os
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
+from privacy.randomness import SecureStream
 from privacy.secure_aggregation.wire import pack
 from protocol.errors import AggregationRefusedError, ProtocolError
 
@@ -81,9 +80,9 @@ def expanded(key: bytes | bytearray, info: bytes) -> bytes:
     return HKDFExpand(algorithm=SHA256(), length=SEED_BYTES, info=info).derive(bytes(key))
 
 
-def fresh_nonce() -> bytes:
+def fresh_nonce(stream: SecureStream) -> bytes:
     """A nonce of its own for every parcel, although every parcel has a key of its own too."""
-    return os.urandom(NONCE_BYTES)
+    return stream.random_bytes(NONCE_BYTES)
 
 
 def sealed(key: bytes, content: bytes, *, nonce: bytes, label: bytes) -> bytes:
