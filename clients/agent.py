@@ -28,15 +28,13 @@ from protocol.messages import (
     EvaluateReply,
     ExchangeReply,
     ExchangeRequest,
-    Header,
-    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
-    Witnesses,
 )
 from protocol.plan import Plan, Share
+from protocol.records import Header, LedgerHead, Witnesses
 from protocol.tasks import Dataset, Task
 
 

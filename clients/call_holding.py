@@ -42,8 +42,8 @@ from privacy.matching import MatchRules, QuestionBook
 from privacy.plan import CountReleasePlan
 from privacy.sealed import SealingKey, checked_keys
 from protocol.errors import PolicyRefusedError, ProtocolError
-from protocol.messages import Header
 from protocol.plan import digest_of
+from protocol.records import Header
 from tables.engine import Engine
 
 KEYS, HUBS, PUSHES = "keys", "hubs", "pushes"

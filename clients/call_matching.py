@@ -25,7 +25,7 @@ from integration.people import NEW, NONE
 from privacy.matching import Answer, Answerer, Asker, MatchRules, QuestionBook
 from privacy.sealed import SealingKey
 from protocol.errors import DataError, ProtocolError
-from protocol.messages import Header
+from protocol.records import Header
 
 QUESTIONS, ANSWERS = "questions", "answers"
 ABOUT = ("new", "left")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from protocol.messages import Header
+from protocol.records import Header
 
 
 class Correspondence(Protocol):

@@ -32,8 +32,8 @@ from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.randomness import SecureStream
 from privacy.release import NoisyCounts, release_counts
 from protocol.errors import LedgerError
-from protocol.messages import LedgerHead, Witnesses
 from protocol.plan import digest_of
+from protocol.records import LedgerHead, Witnesses
 
 KEY_FILE = "ledger.key.pem"
 LEDGER_FOLDER = "ledger"

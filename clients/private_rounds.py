@@ -16,8 +16,9 @@ from clients.custody import Custody
 from clients.state import LocalState
 from privacy.plan import DPSGDPlan
 from protocol.errors import LedgerError
-from protocol.messages import Header, RoundRequest
+from protocol.messages import RoundRequest
 from protocol.plan import digest_of
+from protocol.records import Header
 
 _STATE, _WEIGHT = "state", "weight:"
 

@@ -1,6 +1,6 @@
 """Typed messages between the coordinator and a holder, and their form as Flower records.
 
-Every record key of the toolkit lives in this file. A message that lacks content, or holds the wrong kind of content,
+A message that lacks content, or holds the wrong kind of content,
 is refused with a `ProtocolError` before anybody acts on it.
 
 Flower message types used: ``query`` for federated statistics, ``query.exchange`` for what holders send each other,
@@ -9,64 +9,49 @@ Flower message types used: ``query`` for federated statistics, ``query.exchange`
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.constant import SType
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from protocol.errors import ProtocolError
-from protocol.npy import read_npy, write_npy
+from protocol.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    ORDER,
+    PROXIMAL_MU,
+    ROUND,
+    WEIGHT,
+    WITNESSES,
+    Header,
+    LedgerHead,
+    Witnesses,
+    arrays_in,
+    config_of,
+    content_hash,
+    count_in,
+    header_config,
+    ledger_record,
+    metrics_in,
+    number_in,
+    order_in,
+    parcel_record,
+    parcels_in,
+    read_header,
+    read_ledger,
+    read_witnesses,
+    text_in,
+    to_array_record,
+    witnesses_text,
+)
 
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-WEIGHT = "num-examples"
-ROUND, PROXIMAL_MU = "server-round", "proximal-mu"  # the names Flower's strategies use
-WITNESSES, LEDGER = "witnesses", "ledger"
 EXCHANGE = "exchange"
 """Action of the query messages that carry what holders send each other."""
 HELLO = "hello"
 """Phase of an exchange that asks for nothing but the holder's name."""
 READY = "ready"
 """Phase that ends the federated statistics: it brings the last totals and asks for no contribution."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a message belongs to. `plan_hash` ties it to one plan, `stage` to one training inside the run."""
-
-    run: str
-    plan_hash: str
-    stage: str
-
-    def check(self, *, plan_hash: str) -> None:
-        """Refuse a message of another plan."""
-        if self.plan_hash != plan_hash:
-            raise ProtocolError(
-                f"message belongs to plan {self.plan_hash[:12]}, this holder approved {plan_hash[:12]}; "
-                "approve the new plan first"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerHead:
-    """Where a holder's privacy ledger stands: witnessed by others, so that a rollback shows."""
-
-    holder: str
-    length: int
-    head: str
-
-    def contradicts(self, before: LedgerHead | None) -> bool:
-        """Whether a ledger that was seen as `before` was rolled back or replaced since; one never seen is believed."""
-        return before is not None and (
-            self.length < before.length or (self.length == before.length and self.head != before.head)
-        )
-
-
-Witnesses = tuple[LedgerHead, ...]
-"""The heads of all ledgers that somebody has seen so far, one per holder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +62,28 @@ class StatisticsRequest:
     phase: str
     totals: dict[str, np.ndarray] = field(default_factory=dict)
     witnesses: Witnesses = ()
+    order: bytes = b""
+
+    def content(self) -> bytes:
+        """SHA-256 of what is asked for, 32 bytes: a masked sum is tied to it."""
+        return content_hash([self.phase], self.totals)
 
     def to_records(self) -> RecordDict:
-        config = ConfigRecord({**_header(self.header), "phase": self.phase, WITNESSES: _to_text(self.witnesses)})
+        config = ConfigRecord(
+            {**header_config(self.header), "phase": self.phase, WITNESSES: witnesses_text(self.witnesses)}
+        )
+        config[ORDER] = self.order
         return RecordDict({ARRAYS: to_array_record(self.totals), CONFIG: config})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> StatisticsRequest:
-        config = _config(records)
+        config = config_of(records)
         return cls(
-            header=_read_header(config),
-            phase=_text(config, "phase"),
-            totals=_arrays(records),
-            witnesses=_read_witnesses(config),
+            header=read_header(config),
+            phase=text_in(config, "phase"),
+            totals=arrays_in(records),
+            witnesses=read_witnesses(config),
+            order=order_in(config),
         )
 
 
@@ -103,14 +97,14 @@ class StatisticsReply:
 
     def to_records(self) -> RecordDict:
         metrics = MetricRecord({WEIGHT: self.num_examples})
-        return RecordDict({ARRAYS: to_array_record(self.arrays), METRICS: metrics, **_ledger_record(self.ledger)})
+        return RecordDict({ARRAYS: to_array_record(self.arrays), METRICS: metrics, **ledger_record(self.ledger)})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> StatisticsReply:
         return cls(
-            arrays=_arrays(records),
-            num_examples=_count(_metrics(records), WEIGHT, least=1),
-            ledger=_read_ledger(records),
+            arrays=arrays_in(records),
+            num_examples=count_in(metrics_in(records), WEIGHT, least=1),
+            ledger=read_ledger(records),
         )
 
 
@@ -128,11 +122,21 @@ class RoundRequest:
     best_round: int = 0
     proximal_mu: float = 0.0
     witnesses: Witnesses = ()
+    order: bytes = b""
+
+    def content(self) -> bytes:
+        """SHA-256 of what is asked for, 32 bytes: a masked sum is tied to it."""
+        return content_hash([self.round, self.best_round, self.proximal_mu], self.weights)
 
     def config(self) -> ConfigRecord:
         """Everything but the weights; Flower's strategies add the round and FedProx its mu."""
         return ConfigRecord(
-            {**_header(self.header), "best-round": self.best_round, WITNESSES: _to_text(self.witnesses)}
+            {
+                **header_config(self.header),
+                "best-round": self.best_round,
+                WITNESSES: witnesses_text(self.witnesses),
+                ORDER: self.order,
+            }
         )
 
     def to_records(self) -> RecordDict:
@@ -142,14 +146,15 @@ class RoundRequest:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> RoundRequest:
-        config = _config(records)
+        config = config_of(records)
         return cls(
-            header=_read_header(config),
-            round=_count(config, ROUND, least=1),
-            weights=_arrays(records),
-            best_round=_count(config, "best-round", least=0),
-            proximal_mu=float(_number(config, PROXIMAL_MU)) if PROXIMAL_MU in config else 0.0,
-            witnesses=_read_witnesses(config),
+            header=read_header(config),
+            round=count_in(config, ROUND, least=1),
+            weights=arrays_in(records),
+            best_round=count_in(config, "best-round", least=0),
+            proximal_mu=float(number_in(config, PROXIMAL_MU)) if PROXIMAL_MU in config else 0.0,
+            witnesses=read_witnesses(config),
+            order=order_in(config),
         )
 
 
@@ -169,16 +174,16 @@ class TrainReply:
         metrics = MetricRecord({WEIGHT: self.num_examples})
         if self.loss is not None:
             metrics["loss"] = self.loss
-        return RecordDict({ARRAYS: to_array_record(self.weights), METRICS: metrics, **_ledger_record(self.ledger)})
+        return RecordDict({ARRAYS: to_array_record(self.weights), METRICS: metrics, **ledger_record(self.ledger)})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> TrainReply:
-        metrics = _metrics(records)
+        metrics = metrics_in(records)
         return cls(
-            weights=_arrays(records),
-            num_examples=_count(metrics, WEIGHT, least=1),
-            loss=float(_number(metrics, "loss")) if "loss" in metrics else None,
-            ledger=_read_ledger(records),
+            weights=arrays_in(records),
+            num_examples=count_in(metrics, WEIGHT, least=1),
+            loss=float(number_in(metrics, "loss")) if "loss" in metrics else None,
+            ledger=read_ledger(records),
         )
 
 
@@ -194,8 +199,8 @@ class EvaluateReply:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> EvaluateReply:
-        metrics = _metrics(records)
-        return cls(num_examples=_count(metrics, WEIGHT, least=1), error=float(_number(metrics, "error")))
+        metrics = metrics_in(records)
+        return cls(num_examples=count_in(metrics, WEIGHT, least=1), error=float(number_in(metrics, "error")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,23 +217,25 @@ class ExchangeRequest:
     witnesses: Witnesses = ()
 
     def to_records(self) -> RecordDict:
-        config = ConfigRecord({**_header(self.header), "phase": self.phase, WITNESSES: _to_text(self.witnesses)})
+        config = ConfigRecord(
+            {**header_config(self.header), "phase": self.phase, WITNESSES: witnesses_text(self.witnesses)}
+        )
         config["delivers"] = self.inbox is not None
-        return RecordDict({**_parcel_record(self.inbox or {}, config), CONFIG: config})
+        return RecordDict({**parcel_record(self.inbox or {}, config), CONFIG: config})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> ExchangeRequest:
-        config = _config(records)
+        config = config_of(records)
         if not isinstance(delivers := config.get("delivers"), bool):
             raise ProtocolError("message lacks the answer 'delivers'; both sides must run the same protocol version")
-        parcels = _parcels(records, config)
+        parcels = parcels_in(records, config)
         if parcels and not delivers:
             raise ProtocolError("a message that asks for an outbox brings parcels too; send them on their own")
         return cls(
-            header=_read_header(config),
-            phase=_text(config, "phase"),
+            header=read_header(config),
+            phase=text_in(config, "phase"),
             inbox=parcels if delivers else None,
-            witnesses=_read_witnesses(config),
+            witnesses=read_witnesses(config),
         )
 
 
@@ -242,149 +249,15 @@ class ExchangeReply:
 
     def to_records(self) -> RecordDict:
         config = ConfigRecord({"holder": self.holder})
-        parcels = _parcel_record(self.outbox, config)
-        return RecordDict({**parcels, CONFIG: config, **_ledger_record(self.ledger)})
+        parcels = parcel_record(self.outbox, config)
+        return RecordDict({**parcels, CONFIG: config, **ledger_record(self.ledger)})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> ExchangeReply:
-        config = _config(records)
+        config = config_of(records)
         reply = cls(
-            holder=_text(config, "holder"), outbox=_parcels(records, config), ledger=_read_ledger(records)
+            holder=text_in(config, "holder"), outbox=parcels_in(records, config), ledger=read_ledger(records)
         )  # fmt: skip
         if reply.holder in reply.outbox:
             raise ProtocolError(f"holder '{reply.holder}' sends a parcel to itself; it must keep what is its own")
         return reply
-
-
-def to_array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Named arrays as a Flower record."""
-    return ArrayRecord({name: _to_array(np.asarray(value, order="C")) for name, value in arrays.items()})
-
-
-def from_array_record(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """A Flower record as named arrays; refuses bytes that are no numbers, and values that are not finite."""
-    arrays = {}
-    for name, array in record.items():
-        try:
-            value = arrays[name] = read_npy(array.data if array.stype == SType.NUMPY else b"")
-        except (ValueError, TypeError, OSError, EOFError):  # what numpy raises on bytes that are no array
-            raise ProtocolError(
-                f"array '{name}' cannot be read; both sides must run the same protocol version"
-            ) from None
-        if value.dtype.kind not in "fiu":
-            raise ProtocolError(f"array '{name}' holds {value.dtype}, numbers are needed; the sender must send numbers")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise ProtocolError(f"array '{name}' holds values that are not finite; the sender's training diverged")
-    return arrays
-
-
-def _to_array(value: np.ndarray) -> Array:
-    return Array(dtype=str(value.dtype), shape=value.shape, stype=SType.NUMPY, data=write_npy(value))
-
-
-def _header(header: Header) -> dict[str, str]:
-    return {"run": header.run, "plan-hash": header.plan_hash, "stage": header.stage}
-
-
-def _read_header(config: ConfigRecord) -> Header:
-    return Header(run=_text(config, "run"), plan_hash=_text(config, "plan-hash"), stage=_text(config, "stage"))
-
-
-def _to_text(witnesses: Witnesses) -> str:
-    return json.dumps([[seen.holder, seen.length, seen.head] for seen in witnesses])
-
-
-def _read_witnesses(config: ConfigRecord) -> Witnesses:
-    try:
-        return tuple(_ledger_head(*item) for item in json.loads(_text(config, WITNESSES)))
-    except (ValueError, TypeError):
-        raise ProtocolError(
-            "the witnessed ledger heads cannot be read; both sides must run the same protocol version"
-        ) from None
-
-
-def _ledger_record(ledger: LedgerHead | None) -> dict[str, ConfigRecord]:
-    if ledger is None:
-        return {}
-    return {LEDGER: ConfigRecord({"holder": ledger.holder, "length": ledger.length, "head": ledger.head})}
-
-
-def _read_ledger(records: RecordDict) -> LedgerHead | None:
-    record = records.get(LEDGER)
-    if record is None:
-        return None
-    if not isinstance(record, ConfigRecord):
-        raise ProtocolError(f"record '{LEDGER}' is of the wrong kind; both sides must run the same protocol version")
-    return _ledger_head(_text(record, "holder"), _count(record, "length", least=0), _text(record, "head"))
-
-
-def _ledger_head(holder: object, length: object, head: object) -> LedgerHead:
-    if not (isinstance(holder, str) and isinstance(head, str) and isinstance(length, int) and length >= 0):
-        raise ProtocolError(
-            "a ledger head must be a holder, a length and a hash; both sides must run the same protocol version"
-        )
-    return LedgerHead(holder=holder, length=length, head=head)
-
-
-def _parcel_record(parcels: Mapping[str, bytes], config: ConfigRecord) -> dict[str, ArrayRecord]:
-    """Parcels as arrays of bytes; their digests go into the config."""
-    config["digests"] = json.dumps({name: hashlib.sha256(parcel).hexdigest() for name, parcel in parcels.items()})
-    return {ARRAYS: to_array_record({name: np.frombuffer(parcel, np.uint8) for name, parcel in parcels.items()})}
-
-
-def _parcels(records: RecordDict, config: ConfigRecord) -> dict[str, bytes]:
-    arrays = _arrays(records)
-    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
-        raise ProtocolError(f"parcels {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
-    parcels = {name: value.tobytes() for name, value in arrays.items()}
-    try:
-        stated = json.loads(_text(config, "digests"))
-    except ValueError:
-        stated = None
-    if stated != {name: hashlib.sha256(parcel).hexdigest() for name, parcel in parcels.items()}:
-        raise ProtocolError("parcels differ from their digests: cut short, changed or lost on the way; send them again")
-    return parcels
-
-
-def _arrays(records: RecordDict) -> dict[str, np.ndarray]:
-    record = records.get(ARRAYS)
-    if not isinstance(record, ArrayRecord):
-        raise ProtocolError(f"message has no array record '{ARRAYS}'; both sides must run the same protocol version")
-    return from_array_record(record)
-
-
-def _config(records: RecordDict) -> ConfigRecord:
-    record = records.get(CONFIG)
-    if not isinstance(record, ConfigRecord):
-        raise ProtocolError(f"message has no config record '{CONFIG}'; both sides must run the same protocol version")
-    return record
-
-
-def _metrics(records: RecordDict) -> MetricRecord:
-    record = records.get(METRICS)
-    if not isinstance(record, MetricRecord):
-        raise ProtocolError(f"message has no metric record '{METRICS}'; both sides must run the same protocol version")
-    return record
-
-
-def _text(config: ConfigRecord, key: str) -> str:
-    value = config.get(key)
-    if not isinstance(value, str):
-        raise ProtocolError(f"message lacks the text '{key}'; both sides must run the same protocol version")
-    return value
-
-
-def _count(record: ConfigRecord | MetricRecord, key: str, *, least: int) -> int:
-    value = _number(record, key)
-    if value != int(value) or value < least:
-        raise ProtocolError(
-            f"'{key}' must be a whole number of at least {least}, got {value}; the sender must correct it"
-        )
-    return int(value)
-
-
-def _number(record: ConfigRecord | MetricRecord, key: str) -> float | int:
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise ProtocolError(f"message lacks the finite number '{key}'; both sides must run the same protocol version")
-    return value

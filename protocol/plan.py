@@ -94,7 +94,10 @@ class FederationSection(FrozenConfig):
     strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
     aggregation: Aggregation = "secure"
     update_norm: float = Field(
-        default=64.0, gt=0, le=1e6, description="largest L2 norm of an update, longer ones are shortened (not plain)"
+        default=64.0,
+        gt=0,
+        le=1e6,
+        description="largest L2 norm of an update, longer ones are shortened (secure; robust with norm_bound)",
     )
     robust_rule: RobustRule = Field(default="median", description="how updates are combined (robust)")
     trim: float = Field(default=0.2, gt=0, lt=0.5, description="part cut off at either end (robust, trimmed_mean)")
@@ -122,6 +125,34 @@ class FederationSection(FrozenConfig):
             if len(set(regions)) != len(regions):
                 raise ValueError(f"holder '{name}' lists a region twice")
         return holders
+
+
+    def check_robust(self, *, protected: bool) -> None:
+        """Refuse a robust rule that would defend against nobody, or show updates that nothing was added to.
+
+        Raises:
+            ValueError: which rule is broken, and what to set.
+        """
+        count = len(self.holders)
+        if not protected:
+            raise ValueError(
+                'federation.aggregation = "robust" shows the coordinator every update, so updates must be noised '
+                'before; add [privacy], or set "secure"'
+            )
+        if self.strategy != "fedavg":
+            raise ValueError(
+                f'federation.aggregation = "robust" combines updates by robust_rule, and strategy = "{self.strategy}" '
+                'would combine them in its own way; set strategy = "fedavg"'
+            )
+        if count < 3:
+            raise ValueError(
+                f'federation.aggregation = "robust" needs a majority of honest holders, so 3 or more, and there are '
+                f'{count}; set "secure"'
+            )
+        if self.robust_rule == "trimmed_mean" and int(self.trim * count) < 1:
+            raise ValueError(
+                f"federation.trim = {self.trim:g} cuts off nobody of {count} holders; set at least {1 / count:.3f}"
+            )
 
 
 class ScopeSection(FrozenConfig):
@@ -228,11 +259,8 @@ class Plan(FrozenConfig):
                 f'federation.aggregation = "secure" is for 2 to 50 holders, and there are {len(federation.holders)}; set '
                 ' "plain", which every holder has to allow'
             )
-        if federation.aggregation == "robust" and self.privacy is None:
-            raise ValueError(
-                'federation.aggregation = "robust" shows the coordinator every update, so updates must be noised '
-                'before; add [privacy], or set "secure"'
-            )
+        if federation.aggregation == "robust":
+            federation.check_robust(protected=self.privacy is not None)
         shared_noise = self.privacy is not None and self.privacy.noise == "distributed"
         if shared_noise and not (self.trains_privately and federation.aggregation == "secure"):
             raise ValueError(

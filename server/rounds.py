@@ -23,17 +23,13 @@ from protocol.messages import (
     EvaluateReply,
     ExchangeReply,
     ExchangeRequest,
-    Header,
-    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
-    Witnesses,
-    from_array_record,
-    to_array_record,
 )
 from protocol.plan import Plan, Share
+from protocol.records import Header, LedgerHead, Witnesses, from_array_record, to_array_record
 from protocol.tasks import Task
 from server.journal import Journal, RoundRecord, best_of
 from server.strategies import make_strategy, restore_strategy, strategy_state

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx
 
-from protocol.messages import WEIGHT
 from protocol.plan import FederationSection
+from server.robust import robust_strategy
+from protocol.records import WEIGHT
 
 
 def make_strategy(federation: FederationSection, *, holders: int) -> FedAvg:
-    """The plan's strategy over all holders; no holder is left out of a round."""
+    """The plan's strategy over all holders, or its robust rule; no holder is left out of a round."""
     cohort = {
         "min_train_nodes": holders,
         "min_evaluate_nodes": holders,
         "min_available_nodes": holders,
         "weighted_by_key": WEIGHT,
     }
+    if federation.aggregation == "robust":
+        return robust_strategy(federation, **cohort)
     if federation.strategy == "fedprox":
         return FedProx(proximal_mu=federation.proximal_mu, **cohort)
     if federation.strategy == "fedadam":

@@ -25,8 +25,8 @@ from privacy.audits.conformance import require_conformance
 from privacy.audits.subject import production
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError
-from protocol.messages import LedgerHead
 from protocol.plan import Plan, PrivacyMode, PrivacySection, digest_of
+from protocol.records import LedgerHead
 from protocol.tasks import Task
 from server.journal import Journal
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining

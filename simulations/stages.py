@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from dhgsil.series import ODSeries
-from protocol.messages import READY, Header, StatisticsRequest
+from protocol.messages import READY, StatisticsRequest
 from protocol.plan import Plan, TrainingSection
+from protocol.records import Header
 from protocol.tasks import Task
 from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Grid, HolderStates, Stage, StageOutcome

@@ -33,8 +33,9 @@ from clients.training import Steps, batches, make_optimizer, mean_error
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK
 from protocol.errors import PlanError, TrainingError
-from protocol.messages import READY, Header, StatisticsRequest
+from protocol.messages import READY, StatisticsRequest
 from protocol.plan import Plan, parse_plan
+from protocol.records import Header
 from server.journal import Journal
 from server.rounds import Coordinator, Grid, HolderStates, Stage, add_up
 from simulations.benchmarks.pfl_rounds import train_with_pfl

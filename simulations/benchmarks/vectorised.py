@@ -17,8 +17,9 @@ import torch
 
 from clients.training import train_round
 from dhgsil.task import TASK
-from protocol.messages import READY, Header, StatisticsRequest
+from protocol.messages import READY, StatisticsRequest
 from protocol.plan import Plan, parse_plan
+from protocol.records import Header
 from server.rounds import Stage
 from simulations.benchmarks.timing import alternated, print_table
 from simulations.holders import SimulatedHolders

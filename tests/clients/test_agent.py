@@ -19,8 +19,9 @@ from clients.training import Steps, batches, learning_rate
 from dhgsil.margins import Margins
 from dhgsil.model import PERSONAL_PREFIX
 from protocol.errors import MigrafedError, ProtocolError
-from protocol.messages import READY, Header, RoundRequest, StatisticsRequest
+from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.plan import TrainingSection
+from protocol.records import Header
 from simulations.grid import InProcessGrid
 from tests.federation import make_holders, outcome_of, run_stage
 from tests.plans import series_of, tiny_plan

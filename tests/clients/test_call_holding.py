@@ -24,7 +24,7 @@ from integration.push_histograms import bins_of_a_tie
 from integration.study import StudySection
 from privacy.sealed import SealingKey
 from protocol.errors import PolicyRefusedError, ProtocolError, TrainingError
-from protocol.messages import Header
+from protocol.records import Header
 from server.journal import Journal
 from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid

@@ -18,7 +18,7 @@ from integration.study import StudySection
 from privacy.matching import MatchRules, QuestionBook
 from privacy.sealed import SealingKey
 from protocol.errors import DataError, PolicyRefusedError, ProtocolError, RefusedError
-from protocol.messages import Header
+from protocol.records import Header
 from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid
 from tests.federation import journal_in

@@ -15,7 +15,7 @@ from clients.custody import KEY_FILE, Custody, holder_key
 from clients.policy import HolderPolicy
 from privacy.plan import CountReleasePlan
 from protocol.errors import BudgetExceededError, LedgerError, PolicyRefusedError
-from protocol.messages import LedgerHead
+from protocol.records import LedgerHead
 
 QUERIES = {"cells": np.arange(24, dtype=np.int64).reshape(2, 3, 4)}
 

@@ -19,8 +19,9 @@ from integration.task import CallTables
 from privacy.accounting import cost_of
 from privacy.plan import DPSGDPlan
 from protocol.errors import BudgetExceededError, DataError, PlanError, PolicyRefusedError, RefusedError
-from protocol.messages import READY, Header, RoundRequest, StatisticsRequest
+from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.plan import Plan
+from protocol.records import Header
 from protocol.tasks import task_named
 from simulations.person_promises import person_headline, person_holder_cards, person_not_promised
 from simulations.protection import open_custodies, policy_of, required

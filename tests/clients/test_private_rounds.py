@@ -17,7 +17,8 @@ from privacy.ledger_file import LedgerFolder
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
 from protocol.errors import LedgerError
-from protocol.messages import READY, Header, RoundRequest, StatisticsRequest
+from protocol.messages import READY, RoundRequest, StatisticsRequest
+from protocol.records import Header
 from simulations.protection import open_custodies
 from tests.plans import series_of, tiny_plan
 

@@ -14,22 +14,15 @@ from hypothesis.extra import numpy as hnp
 
 from protocol.errors import ProtocolError
 from protocol.messages import (
-    ARRAYS,
-    CONFIG,
-    LEDGER,
-    METRICS,
     EvaluateReply,
     ExchangeReply,
     ExchangeRequest,
-    Header,
-    LedgerHead,
     RoundRequest,
     StatisticsReply,
     StatisticsRequest,
     TrainReply,
-    from_array_record,
-    to_array_record,
 )
+from protocol.records import ARRAYS, CONFIG, LEDGER, METRICS, Header, LedgerHead, from_array_record, to_array_record
 
 HEADER = Header(run="tiny-s0", plan_hash="a" * 64, stage="pooled")
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, dtype=np.float32)}

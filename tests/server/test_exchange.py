@@ -14,7 +14,8 @@ from clients.agent import HolderAgent
 from clients.app import relay
 from dhgsil.task import TASK
 from protocol.errors import ProtocolError, RunFolderError, TrainingError
-from protocol.messages import ExchangeRequest, Header
+from protocol.messages import ExchangeRequest
+from protocol.records import Header
 from server.journal import Journal
 from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid

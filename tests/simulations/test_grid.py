@@ -11,7 +11,8 @@ from flwr.app import Context, Message, MessageType
 from clients.agent import HolderAgent
 from clients.app import relay
 from protocol.errors import ProtocolError, TrainingError
-from protocol.messages import EvaluateReply, Header, RoundRequest, TrainReply
+from protocol.messages import EvaluateReply, RoundRequest, TrainReply
+from protocol.records import Header
 from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
 from tests.federation import coordinator as make_coordinator
 from tests.federation import journal_in, make_holders, run_stage

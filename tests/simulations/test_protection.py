@@ -28,8 +28,9 @@ from protocol.errors import (
     RefusedError,
     RunInterruptedError,
 )
-from protocol.messages import EvaluateReply, Header, RoundRequest, StatisticsReply, TrainReply
+from protocol.messages import EvaluateReply, RoundRequest, StatisticsReply, TrainReply
 from protocol.plan import Plan
+from protocol.records import Header
 from simulations import protection
 from simulations.evaluation import Evaluation
 from simulations.progress import Progress

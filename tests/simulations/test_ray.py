@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from dhgsil.task import TASK
 from protocol.errors import PlanError, ProtocolError, RunInterruptedError
-from protocol.messages import READY, Header, RoundRequest, StatisticsRequest
+from protocol.messages import READY, RoundRequest, StatisticsRequest
+from protocol.records import Header
 from server.rounds import Stage
 from simulations import ray_engine
 from simulations.ray_engine import StoppableGrid, StoredAgent, StoredHolders

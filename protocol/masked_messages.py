@@ -1,0 +1,118 @@
+"""Messages of masked sums between the coordinator and a holder, and their form as Flower records.
+
+What is inside is opaque here: bytes that `privacy.secure_aggregation` writes and reads. A sum begins with an order that
+travels inside the request for statistics, training or evaluation; everything else is asked for by a `MaskedRequest`.
+
+Flower message type used: ``query.masked``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from protocol.errors import ProtocolError
+from protocol.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    WEIGHT,
+    Header,
+    LedgerHead,
+    config_of,
+    from_array_record,
+    header_config,
+    ledger_record,
+    read_header,
+    read_ledger,
+    text_in,
+    to_array_record,
+    weight_in,
+)
+
+MASKED = "masked"
+"""Action of the query messages that set up and open masked sums."""
+Step = Literal["terms", "adverts", "survivors", "unmasking", "opening"]
+"""What is asked for: an advert, a confirmation, a signature, what opens the sum, what was put into it."""
+_CONTRIBUTION = "contribution"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRequest:
+    """Asks a holder for its next step in a session; adverts come by name, everything else under the step's name."""
+
+    header: Header
+    step: Step
+    parts: dict[str, bytes] = field(default_factory=dict)
+
+    def to_records(self) -> RecordDict:
+        config = ConfigRecord({**header_config(self.header), "step": self.step})
+        return RecordDict({ARRAYS: to_array_record(_as_arrays(self.parts)), CONFIG: config})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> MaskedRequest:
+        config = config_of(records)
+        step = text_in(config, "step")
+        if step not in get_args(Step):
+            raise ProtocolError(f"there is no step '{step}' of a masked sum; both sides must run the same version")
+        return cls(header=read_header(config), step=step, parts=_bytes_in(records))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedAnswer:
+    """A holder's answer to one step."""
+
+    holder: str
+    part: bytes
+
+    def to_records(self) -> RecordDict:
+        return RecordDict(
+            {ARRAYS: to_array_record(_as_arrays({self.holder: self.part})), CONFIG: ConfigRecord({"of": self.holder})}
+        )
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> MaskedAnswer:
+        holder = text_in(config_of(records), "of")
+        parts = _bytes_in(records)
+        if parts.keys() != {holder}:
+            raise ProtocolError(f"'{holder}' answered for {sorted(parts)[:3]}; both sides must run the same version")
+        return cls(holder=holder, part=parts[holder])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedReply:
+    """A holder's part of a sum in place of statistics, weights or an error that could be read."""
+
+    contribution: bytes
+    num_examples: int
+    ledger: LedgerHead | None = None
+
+    def to_records(self) -> RecordDict:
+        arrays = to_array_record(_as_arrays({_CONTRIBUTION: self.contribution}))
+        return RecordDict(
+            {ARRAYS: arrays, METRICS: MetricRecord({WEIGHT: self.num_examples}), **ledger_record(self.ledger)}
+        )
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> MaskedReply:
+        parts = _bytes_in(records)
+        if parts.keys() != {_CONTRIBUTION}:
+            raise ProtocolError("an answer is not masked although the plan says so; nothing of it was used")
+        return cls(contribution=parts[_CONTRIBUTION], num_examples=weight_in(records), ledger=read_ledger(records))
+
+
+def _as_arrays(parts: dict[str, bytes]) -> dict[str, np.ndarray]:
+    return {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+
+
+def _bytes_in(records: RecordDict) -> dict[str, bytes]:
+    record = records.array_records.get(ARRAYS)
+    if record is None:
+        raise ProtocolError(f"message has no array record '{ARRAYS}'; both sides must run the same protocol version")
+    arrays = from_array_record(record)
+    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
+        raise ProtocolError(f"parts {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
+    return {name: value.tobytes() for name, value in arrays.items()}
