@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from privacy.secure_aggregation.masks import add_mask
+from privacy.secure_aggregation.masks import add_masks
 from privacy.secure_aggregation.messages import Advert, Contribution, Reveal, Survivors, Unmasking, seed_digest
 from privacy.secure_aggregation.roster import Roster
 from privacy.secure_aggregation.shamir import SHARE_BYTES, secret_from
@@ -114,8 +114,8 @@ class MaskedSum:
             self._total, self.layout = words.copy(), given.layout
         elif (len(words), given.layout) != (len(self._total), self.layout):
             raise ProtocolError(
-                f"'{name}' contributed {len(words)} words of another layout than {sorted(self._contributions)[:3]} with "
-                f"{len(self._total)}; all must run the same version and plan"
+                f"'{name}' contributed {len(words)} words of another layout than {sorted(self._contributions)[:3]} "
+                f"with {len(self._total)}; all must run the same version and plan"
             )
         else:
             self._total += words
@@ -198,10 +198,14 @@ class MaskedSum:
             ProtocolError: shares do not give the seed that a survivor masked with.
         """
         survivors, total = self.close(), self._total.copy()
+        masks: list[tuple[bytes, int]] = []
         for name in survivors.left:
-            add_mask(total, self._own_seed(name), sign=-1)
-            for position, gone in enumerate(survivors.dropped):
-                add_mask(total, self._pair_seed(name, gone, position), sign=1 if gone < name else -1)
+            masks.append((self._own_seed(name), -1))
+            masks += [
+                (self._pair_seed(name, gone, position), 1 if gone < name else -1)
+                for position, gone in enumerate(survivors.dropped)
+            ]
+        add_masks(total, masks)
         return total
 
     def _own_seed(self, name: str) -> bytes:

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privacy.randomness import SecureStream
 from privacy.secure_aggregation.keys import SEED_BYTES, PairChain, fresh_nonce, opened, sealed
-from privacy.secure_aggregation.masks import add_mask
+from privacy.secure_aggregation.masks import add_masks
 from privacy.secure_aggregation.messages import (
     SALT_BYTES,
     Advert,
@@ -229,8 +229,9 @@ class MaskingHolder:
             places=[self._roster.place(name) for name in cohort], stream=self._stream,
         )  # fmt: skip
         unsigned = Contribution(
-            context=current.context, holder=self.name, threshold=self._least, layout=layout, masked=self._masked(words, seeds),
-            commitment=opening.commitment(), digests={name: seed_digest(seed) for name, seed in seeds.items()},
+            context=current.context, holder=self.name, threshold=self._least, layout=layout,
+            masked=self._masked(words, seeds), commitment=opening.commitment(),
+            digests={name: seed_digest(seed) for name, seed in seeds.items()},
             parcels={name: self._parcel(name, shares[self._roster.place(name)]) for name in seeds if name != self.name},
             unanimity=self._identity.sign(Survivors(context=current.context, left=cohort, dropped=()).statement()),
             signature=b"",
@@ -320,8 +321,7 @@ class MaskingHolder:
     def _masked(self, words: np.ndarray, seeds: Mapping[str, bytes]) -> bytes:
         """words + own mask + masks of pairs with those behind us - masks of pairs with those before us, mod 2^32."""
         masked = words.copy()
-        for name, seed in seeds.items():
-            add_mask(masked, seed, sign=-1 if name < self.name else 1)
+        add_masks(masked, [(seed, -1 if name < self.name else 1) for name, seed in seeds.items()])
         return masked.astype("<u4", copy=False).tobytes()
 
     def _parcel(self, recipient: str, shares: list[bytes]) -> bytes:

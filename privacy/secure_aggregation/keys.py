@@ -39,7 +39,8 @@ class PairChain:
         """Refuse a sum that is over, or too far ahead."""
         if not self._at <= sequence <= self._at + FURTHEST:
             raise AggregationRefusedError(
-                f"sum {sequence} does not follow sum {self._at}: keys of a sum that is over are gone; start a new session"
+                f"sum {sequence} does not follow sum {self._at}: keys of a sum that is over are gone; start a new "
+                "session"
             )
 
     def advance(self, sequence: int) -> None:

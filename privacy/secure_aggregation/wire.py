@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from protocol.errors import ProtocolError
 
@@ -131,6 +132,6 @@ def exactly(field: bytes, size: int, what: str) -> bytes:
 
 def _names(fields: Iterable[bytes]) -> tuple[str, ...]:
     names = tuple(unpack_text(field) for field in fields)
-    if any(before >= after for before, after in zip(names, names[1:], strict=False)):
+    if any(before >= after for before, after in pairwise(names)):
         raise ProtocolError("names in a message are not in order, or one is there twice; it was changed on the way")
     return names
