@@ -126,7 +126,6 @@ class FederationSection(FrozenConfig):
                 raise ValueError(f"holder '{name}' lists a region twice")
         return holders
 
-
     def check_robust(self, *, protected: bool) -> None:
         """Refuse a robust rule that would defend against nobody, or show updates that nothing was added to.
 
@@ -256,8 +255,8 @@ class Plan(FrozenConfig):
         federation = self.federation
         if federation.aggregation == "secure" and not 2 <= len(federation.holders) <= 50:
             raise ValueError(
-                f'federation.aggregation = "secure" is for 2 to 50 holders, and there are {len(federation.holders)}; set '
-                ' "plain", which every holder has to allow'
+                f'federation.aggregation = "secure" is for 2 to 50 holders, and there are {len(federation.holders)}; '
+                'set "plain", which every holder has to allow'
             )
         if federation.aggregation == "robust":
             federation.check_robust(protected=self.privacy is not None)
@@ -294,6 +293,16 @@ class Plan(FrozenConfig):
     def mode(self) -> PrivacyMode | Literal["none"]:
         """What protects people."""
         return "none" if self.privacy is None else self.privacy.mode
+
+    @property
+    def masks(self) -> bool:
+        """Whether everything that holders send is masked, so that only sums are seen."""
+        return self.federation.aggregation == "secure"
+
+    def unmasked(self) -> Plan:
+        """The same plan for a federation of one, who has nobody to hide from and nobody to add up with."""
+        federation = self.federation.model_copy(update={"aggregation": "plain"})
+        return self.model_copy(update={"federation": federation})
 
     @property
     def trains_privately(self) -> bool:

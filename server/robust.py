@@ -28,8 +28,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg
 
-from protocol.messages import from_array_record, to_array_record
 from protocol.plan import FederationSection
+from protocol.records import from_array_record, to_array_record
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,10 +52,7 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
 
 
 def shortened(update: Arrays, norm: float) -> dict[str, np.ndarray]:
-    """An update of at most `norm` in L2 over all its arrays together; a shorter one, in float64, as it is.
-
-    Of an update that is too long even for float64, only the direction counts.
-    """
+    """An update of at most `norm` in L2 over all its arrays together, in float64; a shorter one stays, to rounding."""
     largest = max((float(np.abs(value).max(initial=0.0)) for value in update.values()), default=0.0)
     if largest == 0.0:
         return {name: np.asarray(value, np.float64) for name, value in update.items()}

@@ -6,8 +6,8 @@ import numpy as np
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx
 
 from protocol.plan import FederationSection
-from server.robust import robust_strategy
 from protocol.records import WEIGHT
+from server.robust import robust_strategy
 
 
 def make_strategy(federation: FederationSection, *, holders: int) -> FedAvg:
