@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privacy.randomness import SecureStream
 from privacy.secure_aggregation.coordinator import Enrolment, MaskedSum
@@ -73,6 +75,21 @@ def vectors(names: Iterable[str], count: int, *, seed: int = 0) -> dict[str, np.
 def plain_sum(inputs: Mapping[str, np.ndarray], left: Iterable[str]) -> np.ndarray:
     """What a sum over the survivors must be, modulo 2^32."""
     return np.stack([inputs[name] for name in left]).sum(axis=0, dtype=np.uint32)
+
+
+def snapshot(thing: object) -> object:
+    """All that an object holds, however deep, as plain values that can be compared: for "nothing was changed"."""
+    if thing is None or isinstance(thing, (bool, int, str, bytes, Enum, bytearray)):
+        return bytes(thing) if isinstance(thing, bytearray) else thing
+    if isinstance(thing, (Ed25519PrivateKey, X25519PrivateKey)):
+        return thing.private_bytes_raw()
+    if isinstance(thing, SecureStream):
+        return thing._buffer, thing._used
+    if isinstance(thing, Mapping):
+        return {key: snapshot(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [snapshot(value) for value in thing]
+    return type(thing).__name__, {key: snapshot(value) for key, value in vars(thing).items()}
 
 
 @dataclass
