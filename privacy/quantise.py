@@ -2,7 +2,9 @@
 
     x  --clip-->  |x| <= clip_norm  --scale, round at random-->  z integer, |z| <= norm_bound  --mod 2^32-->  masked sum
 
-Nothing here adds noise. `Quantiser.norm_bound` is the sensitivity that the noise has to match, in integer units.
+Where no promise rests on the rounding, `Quantiser.encode_nearest` rounds to the nearest integer instead, with a bound
+of its own. Nothing here adds noise. `Quantiser.norm_bound` is the sensitivity that the noise has to match, in integer
+units.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class Quantiser:
 
     @property
     def norm_bound(self) -> int:
-        """Largest L2 norm of an encoded vector, in integer units, rounded up to an integer."""
+        """Largest L2 norm of an encoded vector, in integer units, rounded up to an integer. Of `encode` alone."""
         clip, root = Fraction(self.clip_norm) * self.scale, Fraction(math.isqrt(self.dimension - 1) + 1)
         always = (clip + root) ** 2
         likely = clip**2 + Fraction(self.dimension, 4) + _DEVIATIONS * (clip + root / 2)
@@ -117,11 +119,7 @@ class Quantiser:
         Raises:
             DataError: The vector has another shape, or an entry that is not finite.
         """
-        if np.shape(vector) != (self.dimension,):
-            raise DataError(
-                f"a vector of shape {np.shape(vector)} was given where the quantiser takes ({self.dimension},)",
-                way_out="use the quantiser that was made for this model",
-            )
+        self._check_shape(vector)
         scaled = clip_to_norm(vector, self.clip_norm) * self.scale
         below = np.floor(scaled)
         # Powers of two are exact: a coordinate goes up with probability floor(2^64 · fraction) / 2^64. The fraction of
@@ -133,9 +131,45 @@ class Quantiser:
             if int((rounded * rounded).sum()) <= limit:
                 return rounded
 
+    @property
+    def nearest_norm_bound(self) -> int:
+        """Largest L2 norm of a vector from `encode_nearest`, in integer units: c + sqrt(d) / 2, rounded up, and 1 more.
+
+        Each coordinate moves by at most 1/2, so the whole by at most sqrt(d) / 2, whatever the vector. The 1 more pays
+        for the last bits of the float64 norm that the clipping goes by: d · 2^-54 of it at most.
+        """
+        clip, root = Fraction(self.clip_norm) * self.scale, math.isqrt(self.dimension - 1) + 1
+        return math.ceil(clip + Fraction(root, 2)) + 1
+
+    @property
+    def nearest_largest(self) -> int:
+        """Largest magnitude of one coordinate from `encode_nearest`: c rounded, and 1 more for last bits of floats."""
+        return math.floor(Fraction(self.clip_norm) * self.scale + Fraction(1, 2)) + 1
+
+    def encode_nearest(self, vector: np.ndarray) -> np.ndarray:
+        """Clip, scale and round each coordinate to the nearest integer: no draw, so the same vector gives the same.
+
+            z = round(scale · clip(x)),     |z| <= c + sqrt(d) / 2 in L2 (`nearest_norm_bound`)
+
+        For sums that nobody's promise needs random rounding for: each coordinate is off by at most half a step, and in
+        one direction if it is always the same. Shapes: (dimension,) -> (dimension,) of int64.
+
+        Raises:
+            DataError: The vector has another shape, or an entry that is not finite.
+        """
+        self._check_shape(vector)
+        return np.rint(clip_to_norm(vector, self.clip_norm) * self.scale).astype(np.int64)
+
     def decode(self, total: np.ndarray) -> np.ndarray:
         """A sum of encoded vectors in the vectors' own unit. Shapes: any, kept, of float64."""
         return np.asarray(total, dtype=np.float64) / self.scale
+
+    def _check_shape(self, vector: np.ndarray) -> None:
+        if np.shape(vector) != (self.dimension,):
+            raise DataError(
+                f"a vector of shape {np.shape(vector)} was given where the quantiser takes ({self.dimension},)",
+                way_out="use the quantiser that was made for this model",
+            )
 
 
 def to_modular(values: np.ndarray) -> np.ndarray:
