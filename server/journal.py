@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS holder_states (
 CREATE TABLE IF NOT EXISTS witnesses (holder TEXT PRIMARY KEY, length INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS mail (stage TEXT, phase TEXT, parcels BLOB NOT NULL, PRIMARY KEY (stage, phase)) STRICT;
 CREATE TABLE IF NOT EXISTS results (stage TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS starts (stage TEXT PRIMARY KEY, weights BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS sessions (
     place INTEGER PRIMARY KEY, stage TEXT NOT NULL, session BLOB NOT NULL, record BLOB NOT NULL,
     UNIQUE (stage, session)) STRICT;
@@ -67,17 +68,23 @@ class Journal:
         path: The SQLite file; created if absent.
         run: Identity of the run.
         plan_hash: Hash of the plan; a journal of another plan or run is refused.
+        read_only: Read a journal that is there and change nothing.
 
     Raises:
         RunFolderError: the file is no journal, is damaged, or belongs to another run or plan.
     """
 
-    def __init__(self, path: Path, *, run: str, plan_hash: str) -> None:
+    def __init__(self, path: Path, *, run: str, plan_hash: str, read_only: bool = False) -> None:
         self._path = path
+        if read_only and not path.is_file():
+            raise RunFolderError(f"{path} is not there; give the folder of a run")
         # Flower's Ray engine runs the coordinator in a thread of its own; still only one thread at a time uses it.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{_mode(path, read_only=read_only)}", uri=True, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
         try:
-            self._open(run, plan_hash)
+            self._open(run, plan_hash, read_only=read_only)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise self._unreadable(str(error)) from None
@@ -85,15 +92,17 @@ class Journal:
             self._db.close()
             raise
 
-    def _open(self, run: str, plan_hash: str) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
+    def _open(self, run: str, plan_hash: str, *, read_only: bool) -> None:
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
         if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise self._unreadable(found)
-        self._db.executescript(_SCHEMA)
-        with self._transaction():
-            for key, value in {"run": run, "plan_hash": plan_hash}.items():
-                self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
+        if not read_only:
+            self._db.executescript(_SCHEMA)
+            with self._transaction():
+                for key, value in {"run": run, "plan_hash": plan_hash}.items():
+                    self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
         known = dict(self._db.execute("SELECT key, value FROM run"))
         if known != {"run": run, "plan_hash": plan_hash}:
             raise RunFolderError(
@@ -107,8 +116,10 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise self._unreadable(str(error)) from None
 
     def save_totals(self, stage: str, totals: Mapping[str, np.ndarray]) -> None:
         """Store the sums of a stage's federated statistics."""
@@ -117,6 +128,15 @@ class Journal:
     def totals(self, stage: str) -> dict[str, np.ndarray] | None:
         """The sums of a stage's federated statistics, None if they were not completed."""
         row = self._db.execute("SELECT arrays FROM totals WHERE stage = ?", (stage,)).fetchone()
+        return None if row is None else load(self._opened(row[0]))
+
+    def save_start(self, stage: str, weights: Mapping[str, np.ndarray]) -> None:
+        """Store the weights that a stage begins with, from which its masked sums lead to those it ends with."""
+        self._db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?)", (stage, _pack(weights)))
+
+    def start(self, stage: str) -> dict[str, np.ndarray] | None:
+        """The weights that a stage began with, None if they were not stored."""
+        row = self._db.execute("SELECT weights FROM starts WHERE stage = ?", (stage,)).fetchone()
         return None if row is None else load(self._opened(row[0]))
 
     def save_mail(self, stage: str, phase: str, mail: Mapping[str, Mapping[str, bytes]]) -> None:
@@ -166,7 +186,7 @@ class Journal:
         rows = self._db.execute("SELECT round, metrics FROM rounds WHERE stage = ? ORDER BY round", (stage,)).fetchall()
         if not rows:
             return None
-        records = tuple(RoundRecord(round=number, **json.loads(metrics)) for number, metrics in rows)
+        records = tuple(self._round(number, metrics) for number, metrics in rows)
         best = best_of(records)
         last_weights, strategy = self._weights(stage, records[-1].round)
         return Checkpoint(
@@ -245,10 +265,18 @@ class Journal:
         rows = self._db.execute("SELECT holder, length, head FROM witnesses ORDER BY holder").fetchall()
         return {holder: (length, head) for holder, length, head in rows}
 
+    def _round(self, number: int, metrics: str) -> RoundRecord:
+        try:
+            return RoundRecord(round=number, **json.loads(metrics))
+        except (ValueError, TypeError):
+            raise self._unreadable(f"the figures of round {number} are none") from None
+
     def _weights(self, stage: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         row = self._db.execute(
             "SELECT weights, strategy FROM rounds WHERE stage = ? AND round = ?", (stage, number)
         ).fetchone()
+        if row is None or None in row:
+            raise self._unreadable(f"the weights of round {number} are not there")
         return load(self._opened(row[0])), load(self._opened(row[1]))
 
     def _opened(self, blob: bytes) -> bytes:
@@ -261,6 +289,13 @@ class Journal:
     def _transaction(self) -> sqlite3.Connection:
         self._db.execute("BEGIN IMMEDIATE")
         return self._db  # commits or rolls back on leaving the with block
+
+
+def _mode(path: Path, *, read_only: bool) -> str:
+    """How SQLite opens the file; one that is only read leaves no files beside it, unless a killed writer left some."""
+    if not read_only:
+        return "mode=rwc"
+    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
 
 
 def best_of(records: tuple[RoundRecord, ...]) -> int:

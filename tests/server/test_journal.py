@@ -203,3 +203,177 @@ def test_a_journal_of_an_older_run_is_continued(journal: Journal, path: Path) ->
     with Journal(path, run=RUN, plan_hash=PLAN) as again:
         assert again.masked_stages() == ()
         assert again.checkpoint("pooled") is not None
+
+
+def test_the_start_of_a_stage_comes_back(journal: Journal) -> None:
+    assert journal.start("pooled") is None
+    journal.save_start("pooled", {"w": np.arange(3, dtype=np.float32)})
+    found = journal.start("pooled")
+    assert found is not None
+    assert found["w"].dtype == np.float32
+    assert found["w"].tolist() == [0, 1, 2]
+
+
+def test_reading_changes_nothing(journal: Journal, path: Path) -> None:
+    """Not a byte, whatever is read; and nothing can be written."""
+    commit(journal, 1, 0.5, best=1)
+    journal.__exit__(None, None, None)
+    before = path.read_bytes()
+    with Journal(path, run=RUN, plan_hash=PLAN, read_only=True) as again:
+        assert again.checkpoint("pooled") is not None
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            again.save_result("pooled", b"")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough to be read as one" * 40])
+def test_file_that_is_no_journal_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="not a readable journal"):
+        Journal(path, run=RUN, plan_hash=PLAN)
+    assert path.read_bytes() == content
+
+
+def test_torn_journal_is_refused(path: Path) -> None:
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal:
+        journal.save_result("pooled", bytes(20_000))
+    path.write_bytes(path.read_bytes()[:8_192])
+    with pytest.raises(RunFolderError, match="not a readable journal"):
+        Journal(path, run=RUN, plan_hash=PLAN)
+
+
+def test_changed_value_is_refused(path: Path) -> None:
+    """One flipped bit in stored weights is found before anybody trains on them."""
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal:
+        journal.save_result("pooled", b"the score of pooled training")
+    whole = path.read_bytes()
+    assert whole.count(b"pooled training") == 1
+    path.write_bytes(whole.replace(b"pooled training", b"pooled trainiog"))
+    with Journal(path, run=RUN, plan_hash=PLAN) as journal, pytest.raises(RunFolderError, match="SHA-256"):
+        journal.result("pooled")
+
+
+def test_best_round_is_the_first_of_equals() -> None:
+    records = tuple(RoundRecord(round=n, loss=0.0, error=e) for n, e in ((1, 0.3), (2, 0.1), (3, 0.1)))
+    assert best_of(records) == 2
+    assert best_of(()) == 0
+
+
+def test_sessions_and_sums_come_back_in_order(journal: Journal) -> None:
+    """In the order of making, whatever the numbers of sessions are; sums by their numbers; each stage on its own."""
+    late, early = b"\x02" * 16, b"\x01" * 16
+    journal.save_session("train", late, b"first")
+    journal.save_session("other", early, b"of another stage")
+    journal.save_session("train", early, b"second")
+    for sequence, record in ((10, b"ten"), (9, b"nine")):
+        journal.save_sum("train", late, sequence, record)
+    journal.save_sum("train", early, 1, b"one")
+    assert journal.masked_stages() == ("train", "other")
+    assert journal.sessions("train") == [(late, b"first"), (early, b"second")]
+    assert list(journal.sums("train", late)) == [(9, b"nine"), (10, b"ten")]
+    assert list(journal.sums("other", early)) == []
+
+
+def test_a_recorded_sum_is_never_replaced(journal: Journal) -> None:
+    journal.save_session("train", b"s" * 16, b"begun")
+    journal.save_sum("train", b"s" * 16, 1, b"sum")
+    with pytest.raises(RunFolderError, match="already"):
+        journal.save_session("train", b"s" * 16, b"begun otherwise")
+    with pytest.raises(RunFolderError, match="already"):
+        journal.save_sum("train", b"s" * 16, 1, b"another sum")
+    assert list(journal.sums("train", b"s" * 16)) == [(1, b"sum")]
+
+
+def test_a_changed_record_is_refused(journal: Journal, path: Path) -> None:
+    journal.save_session("train", b"s" * 16, b"begun")
+    journal.save_sum("train", b"s" * 16, 1, b"sum")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE sums SET record = CAST(record || X'00' AS BLOB)")
+    db.close()
+    with pytest.raises(RunFolderError, match="SHA-256"):
+        list(journal.sums("train", b"s" * 16))
+
+
+def test_a_journal_of_an_older_run_is_continued(journal: Journal, path: Path) -> None:
+    """One that was begun before there were masked sums gets their tables when it is opened."""
+    commit(journal, 1, 0.5, best=1)
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TABLE sessions; DROP TABLE sums")
+    db.close()
+    with Journal(path, run=RUN, plan_hash=PLAN) as again:
+        assert again.masked_stages() == ()
+        assert again.checkpoint("pooled") is not None
+
+
+def test_the_start_of_a_stage_comes_back(journal: Journal) -> None:
+    assert journal.start("pooled") is None
+    journal.save_start("pooled", {"w": np.arange(3, dtype=np.float32)})
+    found = journal.start("pooled")
+    assert found is not None
+    assert found["w"].dtype == np.float32
+    assert found["w"].tolist() == [0, 1, 2]
+
+
+def test_reading_changes_nothing(journal: Journal, path: Path) -> None:
+    """Not a byte, whatever is read; and nothing can be written."""
+    commit(journal, 1, 0.5, best=1)
+    journal.__exit__(None, None, None)
+    before = path.read_bytes()
+    with (
+        pytest.raises(RunFolderError, match="readonly"),
+        Journal(path, run=RUN, plan_hash=PLAN, read_only=True) as again,
+    ):
+        assert again.checkpoint("pooled") is not None
+        again.save_result("pooled", b"")
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_reading_sees_what_a_killed_writer_left(journal: Journal, path: Path) -> None:
+    """What is still in the write-ahead log is read too."""
+    commit(journal, 1, 0.5, best=1)
+    assert path.with_name(f"{path.name}-wal").is_file()
+    with Journal(path, run=RUN, plan_hash=PLAN, read_only=True) as again:
+        assert again.checkpoint("pooled") is not None
+
+
+def test_damage_that_shows_while_reading_is_named(journal: Journal, path: Path) -> None:
+    """A table that is gone, say, is a damaged journal and no crash."""
+    journal.__exit__(None, None, None)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE sums")
+    db.close()
+    with (
+        pytest.raises(RunFolderError, match="no such table"),
+        Journal(path, run=RUN, plan_hash=PLAN, read_only=True) as again,
+    ):
+        list(again.sums("train", bytes(16)))
+
+
+def test_reading_makes_no_journal(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="not there"):
+        Journal(tmp_path / "none.sqlite", run=RUN, plan_hash=PLAN, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_journal_of_another_plan_is_refused(journal: Journal, path: Path) -> None:
+    del journal
+    with pytest.raises(RunFolderError, match="belongs to run"):
+        Journal(path, run=RUN, plan_hash="b" * 64, read_only=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rounds SET metrics = '{'",
+        "UPDATE rounds SET metrics = '{\"odd\": 1}'",
+        "UPDATE rounds SET weights = NULL",
+    ],
+)
+def test_a_damaged_round_is_refused(journal: Journal, path: Path, damage: str) -> None:
+    commit(journal, 1, 0.5, best=1)
+    with sqlite3.connect(path) as db:
+        db.execute(damage)
+    db.close()
+    with pytest.raises(RunFolderError, match="not a readable journal"):
+        journal.checkpoint("pooled")
