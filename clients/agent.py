@@ -6,8 +6,9 @@ nothing of Flower: `clients.app` brings the messages, and in a simulation the sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,13 +16,17 @@ from torch import nn
 
 from clients.correspondence import Correspondence
 from clients.custody import Custody
+from clients.masking import Masking
+from clients.policy import AggregationPolicy
 from clients.private_rounds import pack_round, reserve_training, serve_round
 from clients.private_training import train_round_privately
 from clients.state import LocalState
 from clients.training import mean_error, train_round
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
+from privacy.secure_aggregation.layout import Layout
 from protocol.errors import PlanError, ProtocolError, RefusedError
+from protocol.masked_messages import ERROR, LOSS, MaskedAnswer, MaskedReply, MaskedRequest
 from protocol.messages import (
     HELLO,
     READY,
@@ -61,11 +66,14 @@ class HolderAgent:
         custody: Policy and ledger of the holder, if its people are protected: then `tables` were released by it, or
             every training step is (`plan.trains_privately`).
         mechanism: The noise of every training step, for a plan that trains privately.
+        aggregation: Which promises about sums the holder accepts; by default that only sums are seen.
+        masking: Its part in masked sums, for a plan that masks (`federation.aggregation = "secure"`).
         letters: What it sends to other holders and makes of their mail; without, it takes part in no exchange. The
             tables it trains on are then those that `letters` make.
 
     Raises:
-        PlanError: the plan trains privately and there is no custody or no mechanism.
+        PlanError: the plan trains privately and there is no custody or no mechanism, or it masks and there is no masking.
+        PolicyRefusedError: the plan shows more of what the holder sends than it allows.
     """
 
     def __init__(
@@ -78,17 +86,24 @@ class HolderAgent:
         *,
         custody: Custody | None = None,
         mechanism: DPSGDPlan | None = None,
+        aggregation: AggregationPolicy | None = None,
+        masking: Masking | None = None,
         letters: Correspondence | None = None,
     ) -> None:
         if plan.trains_privately and (custody is None or mechanism is None):
             raise PlanError(f"holder '{name}' cannot train privately without a ledger and a mechanism; give it both")
+        accepted = aggregation or (masking.policy if masking is not None else AggregationPolicy())
+        accepted.check(plan.federation.aggregation)
+        if plan.masks and masking is None:
+            raise PlanError(f"holder '{name}' cannot mask without a signing key and a roster; give it both")
         self.name, self.task, self.plan = name, task, plan
+        self._masking = masking if plan.masks else None
         self._custody, self._mechanism, self._letters = custody, mechanism, letters
         self._given_tables, self._shares = tables, shares
         self._plan_hash = plan.digest()
         self._sessions: dict[str, Session] = {}
 
-    def statistics(self, request: StatisticsRequest) -> StatisticsReply:
+    def statistics(self, request: StatisticsRequest) -> StatisticsReply | MaskedReply:
         """Contribute to a phase of federated statistics; the phase `READY` prepares the dataset and the model."""
         share = self._share_of(request.header)
         self._check_witnesses(request.witnesses)
@@ -103,8 +118,24 @@ class HolderAgent:
             raise ProtocolError(
                 f"stage '{request.header.stage}' has no statistics phase '{request.phase}'; it has {known}"
             )
-        arrays = self.task.statistics(request.phase, self._tables, self.plan, share, request.totals)
-        return StatisticsReply(arrays=dict(arrays), num_examples=1, ledger=self._head())
+        self._begin(request, f"statistics {request.phase}", weight=None)
+        arrays = dict(self.task.statistics(request.phase, self._tables, self.plan, share, request.totals))
+        if self._masking is None:
+            return StatisticsReply(arrays=arrays, num_examples=1, ledger=self._head())
+        layout = Layout.for_statistics(arrays, holders=self._masking.num_holders)
+        return self._masked(request.header, layout, arrays, num_examples=1)
+
+    def masked(self, request: MaskedRequest) -> MaskedAnswer:
+        """A step of a masked sum: advertise a key, agree, sign who is left, help to open it.
+
+        Raises:
+            ProtocolError: a message of another plan or stage, one that cannot be read, or the plan masks nothing.
+            AggregationRefusedError: it could show what a single holder put into a sum.
+        """
+        self._share_of(request.header)
+        if self._masking is None:
+            raise ProtocolError(f"holder '{self.name}' masks nothing under this plan; both sides must run one plan")
+        return self._masking.answer(request, plan_hash=self._plan_hash)
 
     def exchange(self, request: ExchangeRequest) -> ExchangeReply:
         """Send to other holders, or take in what they sent; asked again, it sends the same to the same price.
@@ -126,7 +157,7 @@ class HolderAgent:
             self._letters.read(request.header, request.phase, request.inbox)
         return ExchangeReply(holder=self.name, outbox=outbox, ledger=self._head())
 
-    def train(self, request: RoundRequest) -> TrainReply:
+    def train(self, request: RoundRequest) -> TrainReply | MaskedReply:
         """Local steps of one round from the given shared weights; with a mechanism, every step is noised."""
         session = self.receive(request)
         if self._custody is not None and self._mechanism is not None:
@@ -141,9 +172,9 @@ class HolderAgent:
             round_number=request.round,
             proximal_mu=request.proximal_mu,
         )
-        return self.trained(session, best_round=request.best_round, loss=loss)
+        return self.trained(session, request, loss=loss)
 
-    def evaluate(self, request: RoundRequest) -> EvaluateReply:
+    def evaluate(self, request: RoundRequest) -> EvaluateReply | MaskedReply:
         """Validation error of the given shared weights with this holder's personal parameters.
 
         Raises:
@@ -154,22 +185,61 @@ class HolderAgent:
                 f"holder '{self.name}' measures no error on raw data in a private training; train a fixed number of "
                 'rounds (training.select = "last")'
             )
-        session = self.receive(request)
+        session = self.receive(request, what="evaluate")
         error = mean_error(self.task, session.model, session.dataset, split="validation")
-        return EvaluateReply(num_examples=session.dataset.num_examples, error=error)
+        examples = session.dataset.num_examples
+        if self._masking is None:
+            return EvaluateReply(num_examples=examples, error=error)
+        arrays = {ERROR: np.array(error * examples)}
+        layout = Layout.for_statistics(arrays, holders=self._masking.num_holders)
+        return self._masked(request.header, layout, arrays, num_examples=examples)
 
-    def receive(self, request: RoundRequest) -> Session:
-        """Load the shared weights of a request into the session's model, after checking that they fit."""
+    def receive(self, request: RoundRequest, *, what: Literal["train", "evaluate"] = "train") -> Session:
+        """Load the shared weights of a request into the session's model, after checking that all of it fits."""
         self._share_of(request.header)
         self._check_witnesses(request.witnesses)
         session = self.session(request.header.stage)
+        self._begin(request, f"{what} {request.round}", weight=session.dataset.num_examples)
         load_weights(session.model, request.weights, session.state.personal, session.personal)
         return session
 
-    def trained(self, session: Session, *, best_round: int, loss: float) -> TrainReply:
-        """Split what was trained: personal parameters are kept, the others are sent."""
-        weights = self._shared_after(session, best_round=best_round)
-        return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=loss, ledger=self._head())
+    def trained(self, session: Session, request: RoundRequest, *, loss: float) -> TrainReply | MaskedReply:
+        """Split what was trained: personal parameters are kept, the others are sent, masked if the plan says so."""
+        weights = self._shared_after(session, best_round=request.best_round)
+        examples = session.dataset.num_examples
+        return self._sent(
+            request, TrainReply(weights=weights, num_examples=examples, loss=loss, ledger=self._head())
+        )  # fmt: skip
+
+    def _sent(self, request: RoundRequest, reply: TrainReply) -> TrainReply | MaskedReply:
+        """What leaves of a round: the reply, or its share in the sum of all updates."""
+        if self._masking is None:
+            return reply
+        share = self._masking.share(request.header.stage)
+        update = {
+            name: (value.astype(np.float64) - request.weights[name]) * share for name, value in reply.weights.items()
+        }
+        exact = {} if reply.loss is None else {LOSS: np.array(reply.loss * reply.num_examples)}
+        layout = Layout.for_update(
+            {name: value.shape for name, value in update.items()}, clip_norm=self.plan.federation.update_norm,
+            holders=self._masking.num_holders, exact=exact,
+        )  # fmt: skip
+        return self._masked(request.header, layout, {**update, **exact}, num_examples=reply.num_examples)
+
+    def _begin(self, request: StatisticsRequest | RoundRequest, label: str, *, weight: int | None) -> None:
+        """Check the order of a masked sum, if the plan masks, before anything is computed for it."""
+        if self._masking is not None:
+            self._masking.begin(
+                request.header, request.order, label=label, content=request.content(), weight=weight
+            )  # fmt: skip
+
+    def _masked(
+        self, header: Header, layout: Layout, arrays: Mapping[str, np.ndarray], *, num_examples: int
+    ) -> MaskedReply:
+        if self._masking is None:
+            raise ProtocolError(f"holder '{self.name}' masks nothing under this plan; both sides must run one plan")
+        part = self._masking.contribute(header, layout, arrays)
+        return MaskedReply(contribution=part, num_examples=num_examples, ledger=self._head())
 
     def _shared_after(self, session: Session, *, best_round: int) -> dict[str, np.ndarray]:
         values = {name: leaf.detach().clone() for name, leaf in session.model.named_parameters()}
@@ -179,7 +249,7 @@ class HolderAgent:
 
     def _train_privately(
         self, request: RoundRequest, session: Session, custody: Custody, mechanism: DPSGDPlan
-    ) -> TrainReply:
+    ) -> TrainReply | MaskedReply:
         """One round of noised steps, made and stored once: a repeated request gets the same bytes, not new noise."""
 
         def produce() -> bytes:
@@ -200,7 +270,10 @@ class HolderAgent:
                 for name, values in personal.items():
                     session.model.get_parameter(name).copy_(values)
             raise
-        return TrainReply(weights=weights, num_examples=session.dataset.num_examples, loss=None, ledger=custody.head())
+        examples = session.dataset.num_examples
+        return self._sent(
+            request, TrainReply(weights=weights, num_examples=examples, loss=None, ledger=custody.head())
+        )  # fmt: skip
 
     @property
     def _tables(self) -> Any:

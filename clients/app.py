@@ -11,6 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.agent import HolderAgent
+from protocol.masked_messages import MASKED, MaskedRequest
 from protocol.messages import EXCHANGE, ExchangeRequest, RoundRequest, StatisticsRequest
 
 AgentOf = Callable[[Context], HolderAgent]
@@ -28,6 +29,11 @@ def relay(agent_of: AgentOf) -> ClientApp:
     @app.query(EXCHANGE)
     def exchange(message: Message, context: Context) -> Message:
         reply = agent_of(context).exchange(ExchangeRequest.from_records(message.content))
+        return Message(content=reply.to_records(), reply_to=message)
+
+    @app.query(MASKED)
+    def masked(message: Message, context: Context) -> Message:
+        reply = agent_of(context).masked(MaskedRequest.from_records(message.content))
         return Message(content=reply.to_records(), reply_to=message)
 
     @app.train()

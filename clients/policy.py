@@ -16,6 +16,11 @@ The coordinator's plan is checked against it and never changes it::
     [privacy.pushes]                 # what other operators may be told of their subscribers' contacts; default: nothing
     allow = "threshold"              # or "private": counts with noise alone, or "none"
     least_contacts = 5               # fewest known contacts that a count may be of
+
+    [privacy.aggregation]            # how what is sent may be added up; default: only sums are ever seen
+    allow = ["secure"]
+    least_survivors = 7              # fewest holders that a sum may be opened over; default floor(2n/3) + 1
+    roster = "3f6c…"                 # hash of the members' keys that the operator compared and approved
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from privacy.campaign import check_population_delta
 from privacy.ledger import Terms
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError, PolicyRefusedError
-from protocol.plan import FrozenConfig, parse_config, read_toml
+from protocol.plan import Aggregation, FrozenConfig, parse_config, read_toml
 
 _SECTION = "privacy"
 _NEEDS = {"L2": ("private", "threshold"), "L1": ("threshold",)}
@@ -91,6 +96,45 @@ class PushPolicy(FrozenConfig):
             )
 
 
+class AggregationPolicy(FrozenConfig):
+    """``[privacy.aggregation]``: how what this holder sends may be added up with what others send.
+
+    allow: promises that a plan may make: ``secure``, sums alone are seen; ``robust``, noised updates are seen;
+    ``plain``, everything is seen. By default sums alone.
+    """
+
+    allow: tuple[Aggregation, ...] = ("secure",)
+    least_survivors: int | None = Field(
+        default=None, ge=2, description="fewest holders of an opened sum; floor(2n/3) + 1 unless more are wanted"
+    )
+    roster: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="hash of the approved roster")
+    openings: bool = Field(default=False, description="whether what was put into a sum is shown under dispute")
+
+    def check(self, aggregation: Aggregation) -> None:
+        """Refuse a plan whose promise this holder does not accept.
+
+        Raises:
+            PolicyRefusedError: which promise the plan makes, and which are allowed.
+        """
+        if aggregation not in self.allow:
+            raise PolicyRefusedError(
+                f'the plan has federation.aggregation = "{aggregation}", and the policy allows '
+                f"{', '.join(self.allow) or 'none'}; change the plan, or ask the holder"
+            )
+
+    def check_roster(self, digest: str) -> None:
+        """Refuse a roster that was not approved.
+
+        Raises:
+            PolicyRefusedError: the hashes of both.
+        """
+        if self.roster is not None and self.roster != digest:
+            raise PolicyRefusedError(
+                f"the roster has hash {digest[:12]} and the policy approves {self.roster[:12]}; compare its members "
+                "with what their operators say, then approve it"
+            )
+
+
 class HolderPolicy(FrozenConfig):
     """Least noise, widest bounds and the whole budget of one population of one holder.
 
@@ -108,6 +152,7 @@ class HolderPolicy(FrozenConfig):
     clip_norm: float = Field(gt=0, description="largest L2 norm of one example's gradient")
     population_size: int | None = Field(default=None, ge=1, description="persons; delta must be below 1 over it")
     pushes: PushPolicy = PushPolicy()
+    aggregation: AggregationPolicy = AggregationPolicy()
     person_scores: bool = Field(default=False, description="whether scores of single persons may be written")
 
     @field_validator("holder", "population", "period")

@@ -35,6 +35,8 @@ from protocol.records import (
 
 MASKED = "masked"
 """Action of the query messages that set up and open masked sums."""
+LOSS, ERROR = "metric:loss", "metric:error"
+"""Names of metrics in a masked sum: each holder's value times its weight."""
 Step = Literal["terms", "adverts", "survivors", "unmasking", "opening"]
 """What is asked for: an advert, a confirmation, a signature, what opens the sum, what was put into it."""
 _CONTRIBUTION = "contribution"

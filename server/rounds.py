@@ -8,14 +8,16 @@ floating-point sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import Message, MessageType
+from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from protocol.errors import LedgerError, ProtocolError, TrainingError
+from privacy.secure_aggregation.roster import Roster
+from protocol.errors import LedgerError, PlanError, ProtocolError, TrainingError
+from protocol.masked_messages import ERROR, LOSS
 from protocol.messages import (
     EXCHANGE,
     HELLO,
@@ -31,8 +33,10 @@ from protocol.messages import (
 from protocol.plan import Plan, Share
 from protocol.records import Header, LedgerHead, Witnesses, from_array_record, to_array_record
 from protocol.tasks import Task
+from server.conversation import Conversation
 from server.journal import Journal, RoundRecord, best_of
-from server.strategies import make_strategy, restore_strategy, strategy_state
+from server.secure_sums import OpenedSum, SecureSums
+from server.strategies import make_strategy, proximal_mu, restore_strategy, strategy_state
 
 
 class HolderStates(Protocol):
@@ -71,8 +75,12 @@ class Coordinator:
         plan: The run plan.
         run: Identity of the run.
         journal: Where rounds are committed.
+        roster: Members that may take part in masked sums, for a plan that masks.
         holder_states: Saves and restores simulated holders' states; None where holders keep their own.
         on_round: Called after each committed round.
+
+    Raises:
+        PlanError: the plan masks and there is no roster.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class Coordinator:
         *,
         run: str,
         journal: Journal,
+        roster: Roster | None = None,
         holder_states: HolderStates | None = None,
         on_round: Callable[[Stage, RoundRecord], None] = lambda stage, record: None,
     ) -> None:
@@ -91,10 +100,19 @@ class Coordinator:
         self._run, self._plan_hash, self._journal = run, plan.digest(), journal
         self._holder_states, self._on_round = holder_states, on_round
         self._names: dict[int, str] = {}
+        self._weights: dict[str, dict[str, int]] = {}
         self._heads = {
             name: LedgerHead(holder=name, length=length, head=head)
             for name, (length, head) in journal.witnesses().items()
         }
+        self._conversation = Conversation(grid)
+        self._masked: SecureSums | None = None
+        if plan.masks:
+            if roster is None:
+                raise PlanError("the plan masks everything that holders send; give the roster of the holders' keys")
+            self._masked = SecureSums(
+                self._conversation, roster, journal, run=run, plan_hash=self._plan_hash, witness=self._witness
+            )  # fmt: skip
 
     def run_stage(self, stage: Stage) -> StageOutcome:
         """Train one stage to its end, from its last committed round if it has one.
@@ -104,7 +122,8 @@ class Coordinator:
         ProtocolError: a holder answered with something else than was asked.
         """
         totals = self._totals(stage)
-        strategy = make_strategy(self._plan.federation, holders=len(list(self._grid.get_node_ids())))
+        least = len(self._conversation.nodes()) if self._masked is None else self._masked.roster.least_survivors
+        strategy = make_strategy(self._plan.federation, holders=least)
         checkpoint = self._journal.checkpoint(stage.name)
         if checkpoint is None:
             weights, records = self._initial_weights(stage, totals), ()
@@ -134,7 +153,16 @@ class Coordinator:
         Raises:
             TrainingError: a holder answered with an error, not at all, or with other statistics than the rest.
         """
-        return add_up(self._query(stage, phase, dict(totals)))
+        if self._masked is None:
+            return add_up(self._query(stage, phase, dict(totals)))
+        request = StatisticsRequest(
+            header=self._header(stage), phase=phase, totals=dict(totals), witnesses=self._witnesses()
+        )  # fmt: skip
+
+        def messages(order: bytes) -> list[Message]:
+            return self._to_all(replace(request, order=order).to_records(), MessageType.QUERY)
+
+        return self._masked.collect(stage.name, f"statistics {phase}", request.content(), None, messages).arrays
 
     def exchange(self, stage: Stage, phases: Sequence[str]) -> None:
         """Relay what holders send each other, phase by phase: ask all, keep the mail in the journal, deliver it.
@@ -160,16 +188,34 @@ class Coordinator:
         if totals is None:
             totals = {}
             for phase in self._task.phases(self._plan, stage.share):
-                totals |= add_up(self._query(stage, phase, totals))
+                totals |= self.sums(stage, phase, totals)
             self._journal.save_totals(stage.name, totals)
-        self._query(stage, READY, totals)
+        self._ready(stage, totals)
         return totals
+
+    def _ready(self, stage: Stage, totals: dict[str, np.ndarray]) -> None:
+        """Every holder prepares its dataset and tells its public weight."""
+        if self._masked is None:
+            self._query(stage, READY, totals)
+            return
+        names = self._masked.names(stage.name)
+        request = StatisticsRequest(header=self._header(stage), phase=READY, totals=totals, witnesses=self._witnesses())
+        weights = {}
+        for reply in self._conversation.ask_present(self._to_all(request.to_records(), MessageType.QUERY)):
+            answer = StatisticsReply.from_records(reply.content)
+            self._witness(answer.ledger)
+            if reply.metadata.src_node_id in names:
+                weights[names[reply.metadata.src_node_id]] = answer.num_examples
+        self._weights[stage.name] = weights
+
+    def _to_all(self, content: RecordDict, kind: str) -> list[Message]:
+        return [Message(content=content, dst_node_id=node, message_type=kind) for node in self._conversation.nodes()]
 
     def _exchanged(
         self, stage: Stage, phase: str, inboxes: Mapping[str, dict[str, bytes]] | None = None
     ) -> dict[str, dict[str, bytes]]:
         """Outboxes by holder; with `inboxes`, which are by holder too, they are delivered and nothing is sent."""
-        nodes = sorted(self._grid.get_node_ids())
+        nodes = self._conversation.nodes()
         if not nodes:
             raise TrainingError(f"stage '{stage.name}' has no holders; start them and resume the run")
         messages = []
@@ -181,7 +227,7 @@ class Coordinator:
             kind = f"{MessageType.QUERY}.{EXCHANGE}"
             messages.append(Message(content=request.to_records(), dst_node_id=node, message_type=kind))
         answers = {}
-        for message in self._send(messages):
+        for message in self._conversation.ask(messages):
             answer = answers[message.metadata.src_node_id] = ExchangeReply.from_records(message.content)
             self._witness(answer.ledger)
         self._names = {node: answer.holder for node, answer in answers.items()}
@@ -199,13 +245,10 @@ class Coordinator:
 
     def _query(self, stage: Stage, phase: str, totals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         request = StatisticsRequest(header=self._header(stage), phase=phase, totals=totals, witnesses=self._witnesses())
-        messages = [
-            Message(content=request.to_records(), dst_node_id=node, message_type=MessageType.QUERY)
-            for node in sorted(self._grid.get_node_ids())
-        ]
+        messages = self._to_all(request.to_records(), MessageType.QUERY)
         if not messages:
             raise TrainingError(f"stage '{stage.name}' has no holders; start them and resume the run")
-        replies = self._send(messages)
+        replies = self._conversation.ask(messages)
         answers = [StatisticsReply.from_records(reply.content) for reply in replies]
         for answer in answers:
             self._witness(answer.ledger)
@@ -219,31 +262,55 @@ class Coordinator:
     def _round(
         self, stage: Stage, strategy: Any, number: int, weights: dict[str, np.ndarray], best_round: int
     ) -> tuple[dict[str, np.ndarray], RoundRecord]:
-        def config() -> Any:
-            request = RoundRequest(
-                header=self._header(stage), round=number, weights={}, best_round=best_round,
-                witnesses=self._witnesses(),
-            )  # fmt: skip
-            return request.config()
-
-        arrays = to_array_record(weights)
-        replies = self._send(strategy.configure_train(number, arrays, config(), self._grid))
-        for reply in replies:
-            answer = TrainReply.from_records(reply.content)
-            _check_weights(answer, weights, node=reply.metadata.src_node_id)
-            self._witness(answer.ledger)
+        request = RoundRequest(
+            header=self._header(stage), round=number, weights=weights, best_round=best_round,
+            proximal_mu=proximal_mu(self._plan.federation), witnesses=self._witnesses(),
+        )  # fmt: skip
+        replies = self._trained(stage, strategy, request)
         combined, metrics = strategy.aggregate_train(number, replies)
         if combined is None or metrics is None:
             raise TrainingError(f"stage '{stage.name}', round {number}: no holder took part; check the holders' logs")
         error = None
         if self._plan.training.fit_on == "train" and not self._plan.trains_privately:
-            replies = self._send(strategy.configure_evaluate(number, combined, config(), self._grid))
-            for reply in replies:
-                EvaluateReply.from_records(reply.content)
-            measured = strategy.aggregate_evaluate(number, replies)
-            error = float(measured["error"])
+            trained = replace(request, weights=from_array_record(combined), witnesses=self._witnesses())
+            error = self._error(stage, strategy, trained, combined)
         trained = {name: np.asarray(value) for name, value in from_array_record(combined).items()}
         return trained, RoundRecord(round=number, loss=_loss(metrics), error=error)
+
+    def _trained(self, stage: Stage, strategy: Any, request: RoundRequest) -> list[Message]:
+        """Answers for the strategy: those of all holders, or one that has their masked sum."""
+        arrays = to_array_record(request.weights)
+
+        def messages(order: bytes) -> Iterable[Message]:
+            return strategy.configure_train(request.round, arrays, replace(request, order=order).config(), self._grid)
+
+        if self._masked is None:
+            replies = self._conversation.ask(messages(b""))
+            for reply in replies:
+                answer = TrainReply.from_records(reply.content)
+                _check_weights(answer, request.weights, node=reply.metadata.src_node_id)
+                self._witness(answer.ledger)
+            return replies
+        known = self._weights[stage.name]
+        opened = self._masked.collect(stage.name, f"train {request.round}", request.content(), known, messages)
+        opened.reply.content = mean_update(opened, request.weights, known).to_records()
+        return [opened.reply]
+
+    def _error(self, stage: Stage, strategy: Any, request: RoundRequest, combined: ArrayRecord) -> float:
+        """Mean validation error over all holders."""
+
+        def messages(order: bytes) -> Iterable[Message]:
+            config = replace(request, order=order).config()
+            return strategy.configure_evaluate(request.round, combined, config, self._grid)
+
+        if self._masked is None:
+            replies = self._conversation.ask(messages(b""))
+            for reply in replies:
+                EvaluateReply.from_records(reply.content)
+            return float(strategy.aggregate_evaluate(request.round, replies)["error"])
+        known = self._weights[stage.name]
+        opened = self._masked.collect(stage.name, f"evaluate {request.round}", request.content(), known, messages)
+        return float(opened.arrays[ERROR]) / sum(known[name] for name in opened.survivors)
 
     def _witnesses(self) -> Witnesses:
         return tuple(self._heads[name] for name in sorted(self._heads))
@@ -260,18 +327,6 @@ class Coordinator:
             )
         self._heads[seen.holder] = seen
         self._journal.save_witness(seen.holder, seen.length, seen.head)
-
-    def _send(self, messages: Iterable[Message]) -> list[Message]:
-        """Send to all and wait for all; a single missing or failed answer ends the round with its cause."""
-        sent = sorted(messages, key=lambda message: message.metadata.dst_node_id)
-        replies = sorted(self._grid.send_and_receive(sent), key=lambda reply: reply.metadata.src_node_id)
-        for reply in replies:
-            if reply.has_error():
-                raise TrainingError(f"holder at node {reply.metadata.src_node_id} failed: {reply.error.reason}")
-        if len(replies) != len(sent):
-            silent = {m.metadata.dst_node_id for m in sent} - {m.metadata.src_node_id for m in replies}
-            raise TrainingError(f"no answer from node(s) {sorted(silent)}; resume the run once they are back")
-        return replies
 
     def _outcome(self, stage: Stage, totals: dict[str, np.ndarray]) -> StageOutcome:
         checkpoint = self._journal.checkpoint(stage.name)
@@ -291,6 +346,29 @@ class Coordinator:
 
 def _loss(metrics: Mapping[str, Any]) -> float | None:
     return float(metrics["loss"]) if "loss" in metrics else None
+
+
+def mean_update(opened: OpenedSum, sent: Mapping[str, np.ndarray], weights: Mapping[str, int]) -> TrainReply:
+    """The weighted mean of the survivors' updates, added to the weights that were sent, as one answer.
+
+        w + sum_i (n_i / max n) update_i / sum_i (n_i / max n),      i over the survivors, max n over all who were asked
+
+    Args:
+        opened: Sums of updates, each times its share, and of losses times n_i.
+        sent: Weights of all holders before the round.
+        weights: Public n_i of all who were asked.
+
+    Raises:
+        ProtocolError: sums of something else than the weights.
+    """
+    arrays = dict(opened.arrays)
+    examples = sum(weights[name] for name in opened.survivors)
+    loss = float(arrays.pop(LOSS)) / examples if LOSS in arrays else None
+    if {name: value.shape for name, value in arrays.items()} != {name: value.shape for name, value in sent.items()}:
+        raise ProtocolError("the sum is of other weights than were sent; all must run the same version and plan")
+    shares = examples / max(weights[name] for name in opened.cohort)
+    trained = {name: (value + arrays[name] / shares).astype(value.dtype) for name, value in sent.items()}
+    return TrainReply(weights=trained, num_examples=examples, loss=loss)
 
 
 def _by_recipient(mail: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:

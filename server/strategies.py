@@ -27,6 +27,11 @@ def make_strategy(federation: FederationSection, *, holders: int) -> FedAvg:
     return FedAvg(**cohort)
 
 
+def proximal_mu(federation: FederationSection) -> float:
+    """FedProx's mu of the plan, 0 for every other strategy."""
+    return federation.proximal_mu if federation.strategy == "fedprox" else 0.0
+
+
 def strategy_state(strategy: FedAvg) -> dict[str, np.ndarray]:
     """What a strategy carries from round to round (FedAdam's two moments), as named arrays."""
     if not isinstance(strategy, FedAdam):

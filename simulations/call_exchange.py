@@ -107,7 +107,7 @@ def exchanged_rows(
             for name, one in city.operators.items()
         }  # fmt: skip
         holders = SimulatedHolders(dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, letters=holdings)
-        coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal)
+        coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal, roster=holders.roster)
         progress.stage_started("exchange", len(phases))
         for done, phase in enumerate(phases, start=1):
             coordinator.exchange(STAGE, (phase,))

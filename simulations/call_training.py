@@ -145,5 +145,6 @@ def _coordinator(
 ) -> Coordinator:
     public = task.public(next(iter(tables.values())))
     return Coordinator(
-        holders.grid(), task, public, plan, run=run, journal=journal, holder_states=holders, on_round=on_round
-    )
+        holders.grid(), task, public, plan, run=run, journal=journal, roster=holders.roster, holder_states=holders,
+        on_round=on_round,
+    )  # fmt: skip

@@ -9,11 +9,15 @@ from clients.agent import HolderAgent
 from clients.app import relay
 from clients.correspondence import Correspondence
 from clients.custody import Custody
+from clients.masking import Masking
+from clients.policy import AggregationPolicy
 from privacy.plan import DPSGDPlan
+from privacy.secure_aggregation.roster import Identity, Roster
 from protocol.plan import Plan
 from protocol.tasks import Task
 from server.rounds import Stage
 from simulations.grid import NODE_NAME, InProcessGrid
+from simulations.identities import identities_of, roster_of
 from simulations.vectorised import TogetherTrainer
 
 
@@ -27,6 +31,7 @@ class SimulatedHolders:
         stage: The stage they take part in.
         custodies: Ledgers of the holders whose people are protected.
         mechanism: Noise of every training step, if the plan trains privately.
+        identities: Signing keys of the holders, for a plan that masks; made for this stage and forgotten if not given.
         letters: What holders send to each other, by name, where the stage is an exchange.
     """
 
@@ -39,9 +44,17 @@ class SimulatedHolders:
         *,
         custodies: Mapping[str, Custody] | None = None,
         mechanism: DPSGDPlan | None = None,
+        identities: Mapping[str, Identity] | None = None,
         letters: Mapping[str, Correspondence] | None = None,
     ) -> None:
         known, mail = custodies or {}, letters or {}
+        accepted = AggregationPolicy(allow=(plan.federation.aggregation,))
+        masking: dict[str, Masking] = {}
+        self.roster: Roster | None = None
+        if plan.masks:
+            signing = identities or identities_of(tables)
+            self.roster = roster_of({name: signing[name] for name in tables})
+            masking = {name: Masking(signing[name], self.roster, accepted) for name in tables}
         self.plan, self.task, self.stage, self.tables = plan, task, stage, tables
         self.agents = {
             name: HolderAgent(
@@ -52,6 +65,8 @@ class SimulatedHolders:
                 {stage.name: stage.share},
                 custody=known.get(name),
                 mechanism=mechanism,
+                aggregation=accepted,
+                masking=masking.get(name),
                 letters=mail.get(name),
             )
             for name, own in tables.items()

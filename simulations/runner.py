@@ -7,7 +7,7 @@ is in the journal, so Ctrl-C or a crash loses at most the round in progress and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from dhgsil.intervals import ConformalIntervals
 from dhgsil.task import DHGSILTask, data_section
 from privacy.audits.check import CheckResult
+from privacy.secure_aggregation.roster import Identity
 from protocol.errors import PlanError, RunFolderError, RunInterruptedError, TrainingError
 from protocol.plan import Plan
 from protocol.tasks import task_named
@@ -29,6 +30,7 @@ from simulations.facts import run_facts
 from simulations.folder import JOURNAL_FILE, RunSummary, flower_log, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, add_rows, forecast_all
 from simulations.holdings import Holdings
+from simulations.identities import identities_of
 from simulations.progress import Progress, SilentProgress
 from simulations.protection import (
     LEDGERS_FOLDER,
@@ -125,8 +127,9 @@ def simulate(
                 for note in evaluation.calendar.notes:
                     progress.note(note)
                 work = Work(
-                    plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks, records.bounded
-                )
+                    plan, seen, task, evaluation, journal, progress, folder, engine, protection, checks,
+                    records.bounded, identities_of(plan.federation.holders, holders) if plan.masks else None,
+                )  # fmt: skip
                 work.finish(started, command)
             except KeyboardInterrupt:
                 raise RunInterruptedError(
@@ -150,6 +153,7 @@ class Work:
     protection: Protection
     checks: list[CheckResult]
     bounded: bool
+    identities: Mapping[str, Identity] | None
 
     def finish(self, started: float, command: str) -> None:
         """Do every piece that is not in the journal, then write and seal the folder."""
@@ -192,7 +196,7 @@ class Work:
         started = time.monotonic()
         outcome, holders = train(
             training, self.holdings, self.task, run=run_name(self.plan), journal=self.journal, progress=self.progress,
-            engine=self.engine, protection=self.protection,
+            engine=self.engine, protection=self.protection, identities=self.identities,
         )  # fmt: skip
         seconds = time.monotonic() - started
         self.progress.stage_ended(name)

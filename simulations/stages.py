@@ -6,12 +6,13 @@ Pooled training and each holder alone are federations with one holder: one code 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dhgsil.series import ODSeries
+from privacy.secure_aggregation.roster import Identity
 from protocol.messages import READY, StatisticsRequest
 from protocol.plan import Plan, TrainingSection
 from protocol.records import Header
@@ -57,7 +58,7 @@ def trainings(plan: Plan) -> Iterator[Training]:
         yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan, (POOLED_HOLDER,))
     if plan.compare.alone:
         for name in holders:
-            yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan, (name,))
+            yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan.unmasked(), (name,))
 
 
 def calibration_plan(plan: Plan) -> Plan:
@@ -76,6 +77,7 @@ def train(
     progress: Progress,
     engine: Engine = "inprocess",
     protection: Protection | None = None,
+    identities: Mapping[str, Identity] | None = None,
 ) -> tuple[StageOutcome, list[Trained]]:
     """Carry out one training, from its last committed round if there is one; returns every holder's final model.
 
@@ -88,7 +90,9 @@ def train(
         if training.scope == "pooled"
         else {name: holdings.parts[name] for name in training.holders}
     )
-    holders = SimulatedHolders(tables, plan, task, stage, custodies=guard.custodies, mechanism=guard.training)
+    holders = SimulatedHolders(
+        tables, plan, task, stage, custodies=guard.custodies, mechanism=guard.training, identities=identities
+    )
 
     def on_round(_: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f", validation error {record.error:.5f}"
@@ -98,8 +102,9 @@ def train(
     def carry_out(grid: Grid, states: HolderStates) -> StageOutcome:
         public = task.public(holdings.pooled)
         return Coordinator(
-            grid, task, public, plan, run=run, journal=journal, holder_states=states, on_round=on_round
-        ).run_stage(stage)
+            grid, task, public, plan, run=run, journal=journal, roster=holders.roster, holder_states=states,
+            on_round=on_round,
+        ).run_stage(stage)  # fmt: skip
 
     if engine == "ray" and len(holders.agents) > 1:
         outcome = _train_on_ray(holders, carry_out, run=run)

@@ -17,6 +17,7 @@ from clients.agent import HolderAgent, Session
 from clients.state import LocalState, Tensors
 from clients.training import Steps, batches, keep_moments, load_moments, make_optimizer
 from protocol.errors import TrainingError
+from protocol.masked_messages import MaskedReply
 from protocol.messages import RoundRequest, TrainReply
 from protocol.plan import Plan
 from protocol.tasks import Dataset, Task
@@ -66,7 +67,7 @@ class TogetherTrainer:
             self._sizes[key] = example_size(dataset)
         return self._sizes[key] <= LARGEST_STACKED
 
-    def _train(self, group: list[tuple[str, RoundRequest]]) -> dict[str, TrainReply]:
+    def _train(self, group: list[tuple[str, RoundRequest]]) -> dict[str, TrainReply | MaskedReply]:
         sessions = [self._agents[holder].receive(request) for holder, request in group]
         request = group[0][1]
         losses = train_together(
@@ -77,8 +78,8 @@ class TogetherTrainer:
             proximal_mu=request.proximal_mu,
         )
         return {
-            holder: self._agents[holder].trained(session, best_round=request.best_round, loss=loss)
-            for (holder, _), session, loss in zip(group, sessions, losses, strict=True)
+            holder: self._agents[holder].trained(session, own, loss=loss)
+            for (holder, own), session, loss in zip(group, sessions, losses, strict=True)
         }
 
 

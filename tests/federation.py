@@ -22,6 +22,7 @@ Holders = Mapping[str, tuple[str, ...]]
 def make_holders(plan: Plan, share: Share = "weights+margins", holders: Holders | None = None) -> SimulatedHolders:
     """The holders of one stage named "stage"; those of the plan if none are given."""
     chosen = plan.federation.holders if holders is None else holders
+    plan = plan if len(chosen) > 1 else plan.unmasked()
     return SimulatedHolders(Holdings.split(series_of(plan), chosen).parts, plan, TASK, Stage(name="stage", share=share))
 
 
@@ -33,7 +34,9 @@ def run_stage(plan: Plan, holders: SimulatedHolders) -> StageOutcome:
 
 def coordinator(plan: Plan, holders: SimulatedHolders, journal: Journal) -> Coordinator:
     public = TASK.public(series_of(plan))
-    return Coordinator(holders.grid(), TASK, public, plan, run="test", journal=journal, holder_states=holders)
+    return Coordinator(
+        holders.grid(), TASK, public, plan, run="test", journal=journal, roster=holders.roster, holder_states=holders
+    )
 
 
 def journal_in(folder: Path, plan: Plan) -> Journal:
