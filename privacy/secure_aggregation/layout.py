@@ -143,7 +143,9 @@ class Layout:
                 f"arrays of {self.words} words were given; a sum has 1 to {MOST_WORDS}",
                 way_out="sum fewer numbers at a time",
             )
-        if self._updates == (self.clip_norm == 0):
+        if not math.isfinite(self.clip_norm) or math.copysign(1.0, self.clip_norm) < 0:  # -0.0 too: one form for each
+            raise PrivacyParameterError(f"clip_norm must be a finite number above 0, got {self.clip_norm}")
+        if bool(self._updates) == (self.clip_norm == 0):
             raise PrivacyParameterError("a clip norm goes with updates, and only with them; give both or neither")
         if self._updates:
             check_no_wrap(holders=self.holders, largest=self.quantiser.nearest_largest, noise_stddev=0.0)
@@ -167,8 +169,6 @@ class Layout:
         exact: Mapping[str, np.ndarray] | None = None,
     ) -> Layout:
         """Sums of updates, one word a number, and beside them exact sums of arrays like those in `exact`."""
-        if not (math.isfinite(clip_norm) and clip_norm > 0):
-            raise PrivacyParameterError(f"clip_norm must be a finite number above 0, got {clip_norm}")
         found = [
             Array(name=name, form="update", dtype="float64", shape=tuple(map(int, shape)))
             for name, shape in shapes.items()
@@ -284,21 +284,18 @@ class Layout:
         """Inverse of `to_bytes`, for bytes from strangers: nothing is made that is larger than they are.
 
         Raises:
-            ProtocolError: not the canonical form of a layout that sums can have.
+            ProtocolError: not the one form of a layout that sums can have.
         """
         holders, clip_norm, arrays = unpack(blob, "layout", 3)
         (norm,) = _DOUBLE.unpack(exactly(clip_norm, _DOUBLE.size, "a clip norm"))
         try:
-            layout = cls(
+            return cls(
                 holders=unpack_number(holders),
                 arrays=tuple(Array.from_bytes(field) for field in unpack_all(arrays, "arrays")),
                 clip_norm=norm,
             )
         except InputError as error:
             raise ProtocolError(f"a layout cannot be used: {error}") from None
-        if layout.to_bytes() != blob:
-            raise ProtocolError("a layout is not in its canonical form; it was changed on the way")
-        return layout
 
     @cached_property
     def _updates(self) -> int:

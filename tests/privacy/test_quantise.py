@@ -243,3 +243,43 @@ def test_wrap_is_refused_before_it_can_happen() -> None:
 def test_impossible_sums_are_refused(holders: int, largest: int, noise_stddev: float) -> None:
     with pytest.raises(PrivacyParameterError):
         check_no_wrap(holders=holders, largest=largest, noise_stddev=noise_stddev)
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(1, 60), elements=finite | st.floats(-3, 3)),
+    st.floats(1e-6, 100),
+    st.integers(1, 2**20),
+)
+def test_nearest_rounding_never_leaves_its_own_bound(vector: np.ndarray, clip_norm: float, scale: int) -> None:
+    """For every vector, in exact integers: the norm, each coordinate, and half a step from the clipped vector."""
+    quantiser = Quantiser(clip_norm, scale, len(vector))
+    encoded = quantiser.encode_nearest(vector)
+    assert encoded.dtype == np.int64
+    assert sum(int(value) ** 2 for value in encoded) <= quantiser.nearest_norm_bound**2
+    assert int(np.abs(encoded).max()) <= quantiser.nearest_largest
+    assert np.abs(encoded - clip_to_norm(vector, clip_norm) * scale).max() <= 0.5
+    assert (encoded == quantiser.encode_nearest(vector)).all()
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 4, 99, 100, 10_000])
+def test_nearest_bound_is_nearly_reached(dimension: int) -> None:
+    """A vector of halves, rounded up by rounding to even, comes within what the bound was rounded up by."""
+    level = 3.5 if dimension < 100 else 1.5  # 3.5 goes to 4, 1.5 to 2
+    clip_norm = level * math.sqrt(dimension) * (1 + 1e-12)
+    quantiser = Quantiser(clip_norm, 1, dimension)
+    reached = float(np.linalg.norm(quantiser.encode_nearest(np.full(dimension, level))))
+    assert reached == pytest.approx((level + 0.5) * math.sqrt(dimension))
+    assert reached <= quantiser.nearest_norm_bound <= reached + 2.6
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 1.0, 1.49, 1.5, 2.0, 1e6])
+def test_nearest_largest_is_the_rounded_clip_norm_and_one(clip_norm: float) -> None:
+    quantiser = Quantiser(clip_norm, 1, 3)
+    assert quantiser.nearest_largest == math.floor(clip_norm + 0.5) + 1
+
+
+def test_nearest_rounding_refuses_other_shapes_and_broken_numbers() -> None:
+    with pytest.raises(DataError, match=r"takes \(4,\)"):
+        Quantiser(1.0, 10, 4).encode_nearest(np.zeros(3))
+    with pytest.raises(DataError, match="not finite"):
+        Quantiser(1.0, 10, 2).encode_nearest(np.array([1.0, math.nan]))
