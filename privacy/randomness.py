@@ -87,6 +87,18 @@ class SecureStream:
                 taken += self._buffer[:missing]
             return taken
 
+    def forget(self) -> None:
+        """Go on with a key drawn from the stream itself: nobody who reads this object can make earlier draws again.
+
+        Copies that the interpreter or a library made are beyond reach.
+        Source: Bernstein 2017, "Fast-key-erasure random-number generators".
+        """
+        self.random_bytes(0)  # a forked child starts anew before it takes a key
+        with self._lock:
+            key = self._keystream.update(bytes(KEY_BYTES))
+            self._keystream = Cipher(AES(key), CTR(bytes(NONCE_BYTES))).encryptor()
+            self._buffer, self._used = b"", 0
+
     def uint64(self, count: int) -> np.ndarray:
         """Uniform words in [0, 2^64). Shapes: (count,) of uint64."""
         return np.frombuffer(self.random_bytes(8 * count), dtype="<u8")

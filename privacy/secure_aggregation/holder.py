@@ -172,6 +172,7 @@ class MaskingHolder:
             if name != self.name
         }
         self._agreement, self._key, self._state = agreement, None, State.AGREED
+        self._stream.forget()
         return self._identity.sign(confirmation_statement(agreement, self.name))
 
     def begin(self, order: bytes) -> SumOrder:
@@ -406,6 +407,7 @@ class MaskingHolder:
             self._sum.seeds, self._sum.own_shares = {}, []
             for chain in self._chains.values():
                 chain.advance(self._last + 1)
+            self._stream.forget()
 
     def _forget(self) -> None:
         self._wipe_seeds()

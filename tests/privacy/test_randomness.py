@@ -227,3 +227,29 @@ def test_impossible_probability_is_refused(probability: float) -> None:
 def test_draws_of_nothing() -> None:
     stream = SecureStream()
     assert list(itertools.chain(stream.uint64(0), stream.uniform(0), stream.bernoulli(0.5, 0))) == []
+
+
+def test_a_stream_forgets_what_it_drew() -> None:
+    """Nothing that was drawn before can be found in the object or drawn from it; it goes on, and with other bytes."""
+    stream, same, other = SecureStream(KEY), SecureStream(KEY), SecureStream(KEY)
+    drawn = stream.random_bytes(64)
+    assert drawn in bytes(stream._buffer)
+    stream.forget()
+    assert (stream._buffer, stream._used) == (b"", 0)
+    same.random_bytes(64)
+    same.forget()
+    after = stream.random_bytes(1_000)
+    assert after == same.random_bytes(1_000), "a stream with a fixed key stays one for tests"
+    assert after not in other.random_bytes(4 * BUFFER_BYTES)
+
+
+def test_forgetting_in_a_child_starts_anew() -> None:
+    """A forked child that forgets first must not go on with a key that its parent could make too."""
+    stream = SecureStream(KEY)
+    stream.random_bytes(1)
+    stream._process = (-1, -1)
+    stream.forget()
+    same = SecureStream(KEY)
+    same.random_bytes(1)
+    same.forget()
+    assert stream.random_bytes(64) != same.random_bytes(64)
