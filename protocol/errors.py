@@ -9,6 +9,7 @@ Every error names the offending value, the rule it breaks and the way out, and n
     │   ├── DataError                               a file, a table or an array of input data
     │   └── RunFolderError                          a run folder that cannot be used as asked
     ├── ProtocolError                 exit code 1   a message that does not follow the protocol
+    │   └── TranscriptError                         what a run recorded of its masked sums does not hold
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
     ├── EngineError                   exit code 1   a query engine failed or hung up; nothing was released
     ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
@@ -85,6 +86,22 @@ class RunFolderError(InputError):
 
 class ProtocolError(MigrafedError):
     """A message does not follow the protocol: missing, unknown or malformed content."""
+
+
+class TranscriptError(ProtocolError):
+    """What a run recorded of its masked sums does not hold when it is rechecked.
+
+    Args:
+        problem: What does not hold.
+        stage: The training.
+        session: The session, 32 hexadecimal digits; empty where it is about the whole stage.
+        sequence: Number of the sum in the session; 0 where it is about the session or the stage.
+    """
+
+    def __init__(self, problem: str, *, stage: str, session: str = "", sequence: int = 0) -> None:
+        where = f"stage '{stage}'" + (f", session {session[:8]}" if session else "")
+        super().__init__(f"{where}{f', sum {sequence}' if sequence else ''}: {problem}")
+        self.problem, self.stage, self.session, self.sequence = problem, stage, session, sequence
 
 
 class TrainingError(MigrafedError):

@@ -233,9 +233,10 @@ class Journal:
         self._record("INSERT INTO sums VALUES (?, ?, ?, ?)", stage, session, sequence, _closed(record))
 
     def masked_stages(self) -> tuple[str, ...]:
-        """Stages that have sessions of masked sums, in the order of their first sessions."""
-        rows = self._db.execute("SELECT stage FROM sessions GROUP BY stage ORDER BY min(place)")
-        return tuple(stage for (stage,) in rows)
+        """Stages that have sessions of masked sums, by their first sessions; then those with sums alone."""
+        sessions = self._db.execute("SELECT stage FROM sessions GROUP BY stage ORDER BY min(place)")
+        sums = self._db.execute("SELECT DISTINCT stage FROM sums ORDER BY stage")
+        return tuple(dict.fromkeys(stage for rows in (sessions, sums) for (stage,) in rows))
 
     def sessions(self, stage: str) -> list[tuple[bytes, bytes]]:
         """A stage's sessions and how each began, in the order in which they were made."""
@@ -244,9 +245,25 @@ class Journal:
 
     def sums(self, stage: str, session: bytes) -> Iterator[tuple[int, bytes]]:
         """The masked sums of a session with their numbers, in order, one at a time: a record can be large."""
-        query = "SELECT sequence, record FROM sums WHERE stage = ? AND session = ? ORDER BY sequence"
-        for sequence, record in self._db.execute(query, (stage, session)):
-            yield sequence, self._opened(record)
+        for sequence in [number for there, number in self.masked_sums(stage) if there == session]:
+            yield sequence, self.masked_sum(stage, session, sequence)
+
+    def masked_sums(self, stage: str) -> list[tuple[bytes, int]]:
+        """Session and number of every masked sum of a stage, in the order in which they were opened."""
+        rows = self._db.execute("SELECT session, sequence FROM sums WHERE stage = ? ORDER BY rowid", (stage,))
+        return [(session, sequence) for session, sequence in rows]
+
+    def masked_sum(self, stage: str, session: bytes, sequence: int) -> bytes:
+        """What one masked sum was made of.
+
+        Raises:
+            RunFolderError: there is none of this number.
+        """
+        query = "SELECT record FROM sums WHERE stage = ? AND session = ? AND sequence = ?"
+        row = self._db.execute(query, (stage, session, sequence)).fetchone()
+        if row is None:
+            raise self._unreadable(f"sum {sequence} of '{stage}' is not there")
+        return self._opened(row[0])
 
     def _record(self, statement: str, stage: str, *values: bytes | int) -> None:
         try:

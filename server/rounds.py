@@ -127,6 +127,8 @@ class Coordinator:
         checkpoint = self._journal.checkpoint(stage.name)
         if checkpoint is None:
             weights, records = self._initial_weights(stage, totals), ()
+            if self._masked is not None:
+                self._journal.save_start(stage.name, weights)
         else:
             weights, records = checkpoint.weights, checkpoint.records
             restore_strategy(strategy, checkpoint.strategy)

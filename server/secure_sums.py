@@ -132,7 +132,7 @@ class SecureSums:
         left = {name: cohort[name] for name in survivors.left}
         signatures: dict[str, bytes] = {}
         if masked.needs_signatures:
-            request = dict.fromkeys(left, {"survivors": survivors.to_bytes()})
+            request = {name: {"survivors": survivors.to_bytes()} for name in left}
             signatures = self._step(stage, "survivors", left, request)
             for name, signature in signatures.items():
                 masked.add_signature(name, signature)
@@ -145,14 +145,18 @@ class SecureSums:
             reveals=reveals,
         )  # fmt: skip
         self._journal.save_sum(stage, session.enrolment.terms.session, order.sequence, record.to_bytes())
-        layout = Layout.from_bytes(masked.layout)
+        arrays = self._decoded(words, masked.layout, label=label, survivors=len(survivors.left))
+        return OpenedSum(arrays, survivors.left, order.cohort, replies[survivors.left[0]])
+
+    def _decoded(self, words: np.ndarray, described: bytes, *, label: str, survivors: int) -> dict[str, np.ndarray]:
+        """Sums of arrays from the words of a sum."""
+        layout = Layout.from_bytes(described)
         if layout.holders != len(self.roster.members):
             raise ProtocolError(
                 f"parts of '{label}' are made for {layout.holders} holders and there are {len(self.roster.members)}; "
                 "all must run the same version and plan"
             )
-        arrays = layout.decode(words, survivors=len(survivors.left))
-        return OpenedSum(arrays, survivors.left, order.cohort, replies[survivors.left[0]])
+        return layout.decode(words, survivors=survivors)
 
     def _session(self, stage: str) -> _Session:
         if stage not in self._sessions:

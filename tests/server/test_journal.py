@@ -160,7 +160,7 @@ def test_best_round_is_the_first_of_equals() -> None:
 
 
 def test_sessions_and_sums_come_back_in_order(journal: Journal) -> None:
-    """In the order of making, whatever the numbers of sessions are; sums by their numbers; each stage on its own."""
+    """In the order of making, whatever their numbers are; each stage on its own."""
     late, early = b"\x02" * 16, b"\x01" * 16
     journal.save_session("train", late, b"first")
     journal.save_session("other", early, b"of another stage")
@@ -168,9 +168,14 @@ def test_sessions_and_sums_come_back_in_order(journal: Journal) -> None:
     for sequence, record in ((10, b"ten"), (9, b"nine")):
         journal.save_sum("train", late, sequence, record)
     journal.save_sum("train", early, 1, b"one")
-    assert journal.masked_stages() == ("train", "other")
+    journal.save_sum("lost", early, 1, b"a sum whose session is gone")
+    assert journal.masked_stages() == ("train", "other", "lost")
     assert journal.sessions("train") == [(late, b"first"), (early, b"second")]
-    assert list(journal.sums("train", late)) == [(9, b"nine"), (10, b"ten")]
+    assert list(journal.sums("train", late)) == [(10, b"ten"), (9, b"nine")], "as they were opened"
+    assert journal.masked_sums("train") == [(late, 10), (late, 9), (early, 1)]
+    assert journal.masked_sum("train", late, 9) == b"nine"
+    with pytest.raises(RunFolderError, match="sum 11 of 'train' is not there"):
+        journal.masked_sum("train", late, 11)
     assert list(journal.sums("other", early)) == []
 
 
@@ -189,9 +194,12 @@ def test_a_changed_record_is_refused(journal: Journal, path: Path) -> None:
     journal.save_sum("train", b"s" * 16, 1, b"sum")
     with sqlite3.connect(path) as db:
         db.execute("UPDATE sums SET record = CAST(record || X'00' AS BLOB)")
+        db.execute("UPDATE sessions SET record = CAST(record || X'00' AS BLOB)")
     db.close()
     with pytest.raises(RunFolderError, match="SHA-256"):
         list(journal.sums("train", b"s" * 16))
+    with pytest.raises(RunFolderError, match="SHA-256"):
+        journal.sessions("train")
 
 
 def test_a_journal_of_an_older_run_is_continued(journal: Journal, path: Path) -> None:
