@@ -89,7 +89,7 @@ def snapshot(thing: object) -> object:
         return {key: snapshot(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple)):
         return [snapshot(value) for value in thing]
-    return type(thing).__name__, {key: snapshot(value) for key, value in vars(thing).items()}
+    return type(thing).__name__, {key: snapshot(value) for key, value in vars(thing).items() if key != "_busy"}
 
 
 @dataclass

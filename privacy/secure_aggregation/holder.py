@@ -9,13 +9,14 @@
 
 A message that is not the next one is refused, and a refused message changes nothing.
 
-**What is promised.** Against a coordinator that lies and up to 2t - n - 1 holders that help it, of n in the roster with
-t the least number of survivors: what the others put into a sum stays hidden but for one sum over at least t holders of
-the cohort. With t = floor(2n/3) + 1 that is fewer than a third. Two holders learn each other's part from the sum, and
-so does one holder that all the others conspire against. Nothing is promised about what others put in.
+**What is promised.** Against a coordinator that lies and c <= 2t - n - 1 holders that help it, of n in the roster with
+t the least number of survivors: of a sum that is asked for, whatever is shown to whom, only one sum over at least t - c
+honest holders can be computed. With t = floor(2n/3) + 1 that bears c = floor(n/3), and two honest holders or more are
+in the sum if n >= 4. Two holders learn each other's part, and n - 1 that conspire the last one's. Nothing is promised
+about what others put in, nor about the difference of two sums.
 
-Why: for each other holder, either a share of its own mask or the seed of the pair is given, never both, in one answer
-per sum; the answer is given only for survivors that at least t of them signed; nobody signs a second set.
+Why: a holder answers once per sum, for one set; for each other one it gives a share of the own mask or the seed of the
+pair, never both. Opening a set takes the answers of t - c of the n - c honest holders; two would take 2t - 2c > n - c.
 
 **How it differs from the paper.** Keys are agreed once for a session and move on with every sum, and a holder shares,
 beside the seed of its own mask, the seeds of its pairs (not the key they are made of): whoever drops out, what is given
@@ -28,13 +29,13 @@ Source: Bonawitz et al. 2017, CCS, doi:10.1145/3133956.3133982, section 6.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privacy.randomness import SecureStream
+from privacy.secure_aggregation.alone import Alone, alone
 from privacy.secure_aggregation.keys import SEED_BYTES, PairChain, fresh_nonce, opened, sealed
 from privacy.secure_aggregation.masks import add_masks
 from privacy.secure_aggregation.messages import (
@@ -51,37 +52,13 @@ from privacy.secure_aggregation.messages import (
 )
 from privacy.secure_aggregation.roster import Identity, Roster
 from privacy.secure_aggregation.shamir import element, shares_of
+from privacy.secure_aggregation.states import State, SumInProgress
 from privacy.secure_aggregation.terms import SessionTerms, SumOrder, confirmation_statement
 from privacy.secure_aggregation.wire import pack
 from protocol.errors import AggregationRefusedError, PlanError, ProtocolError
 
 
-class State(Enum):
-    """Where a holder stands in a session."""
-
-    NEW = "new"
-    ADVERTISED = "advertised"
-    AGREED = "agreed"
-    BEGUN = "begun"
-    CONTRIBUTED = "contributed"
-    SIGNED = "signed"
-    REVEALED = "revealed"
-    CLOSED = "closed"
-
-
-@dataclass
-class _Sum:
-    """What a holder keeps of the sum in progress."""
-
-    order: SumOrder
-    context: bytes
-    seeds: dict[str, bytearray] = field(default_factory=dict)
-    own_shares: list[bytes] = field(default_factory=list)
-    signed: Survivors | None = None
-    opening: Opening | None = None
-
-
-class MaskingHolder:
+class MaskingHolder(Alone):
     """One holder in one session.
 
     Args:
@@ -118,6 +95,7 @@ class MaskingHolder:
                 f"the session is for roster {terms.roster_hash.hex()[:12]}, and this holder approved "
                 f"{roster.digest().hex()[:12]}; compare the members before you approve another"
             )
+        super().__init__()
         self._identity, self._roster, self._terms, self._least = identity, roster, terms, least
         self._stream = stream or SecureStream()
         self._state = State.NEW
@@ -125,7 +103,7 @@ class MaskingHolder:
         self._agreement, self._confirmed = b"", False
         self._chains: dict[str, PairChain] = {}
         self._last = 0
-        self._sum: _Sum | None = None
+        self._sum: SumInProgress | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +115,7 @@ class MaskingHolder:
         """Where it stands."""
         return self._state
 
+    @alone
     def advertise(self) -> bytes:
         """A new key for this session, signed."""
         self._expect(State.NEW, asked="to advertise a key")
@@ -147,6 +126,7 @@ class MaskingHolder:
             key=public, signature=self._identity.sign(self._terms.advert_statement(self.name, public))
         ).to_bytes()  # fmt: skip
 
+    @alone
     def agree(self, adverts: Mapping[str, bytes]) -> bytes:
         """Agree on keys with everybody who advertised one; returns the signature of having seen these adverts.
 
@@ -175,6 +155,7 @@ class MaskingHolder:
         self._stream.forget()
         return self._identity.sign(confirmation_statement(agreement, self.name))
 
+    @alone
     def begin(self, order: bytes) -> SumOrder:
         """Check the order of a sum, before anything is computed for it; an unfinished sum before it is given up.
 
@@ -199,9 +180,10 @@ class MaskingHolder:
         for chain in self._chains.values():
             chain.advance(asked.sequence)
         self._confirmed, self._last = True, asked.sequence
-        self._sum, self._state = _Sum(asked, asked.context(self._agreement)), State.BEGUN
+        self._sum, self._state = SumInProgress(asked, asked.context(self._agreement)), State.BEGUN
         return asked
 
+    @alone
     def contribute(self, words: np.ndarray, *, layout: bytes) -> bytes:
         """Mask a vector for the sum that was begun.
 
@@ -244,6 +226,7 @@ class MaskingHolder:
         self._state = State.CONTRIBUTED
         return replace(unsigned, signature=signature).to_bytes()
 
+    @alone
     def sign(self, survivors: bytes) -> bytes:
         """Sign who is left, once per sum; from then on only that sum is opened.
 
@@ -257,6 +240,7 @@ class MaskingHolder:
         self._current().signed, self._state = asked, State.SIGNED
         return self._identity.sign(asked.statement())
 
+    @alone
     def reveal(self, unmasking: bytes) -> bytes:
         """Give what opens the sum over the survivors, once; the secrets of the sum are wiped.
 
@@ -296,6 +280,7 @@ class MaskingHolder:
         self._state = State.REVEALED
         return replace(unsigned, signature=signature).to_bytes()
 
+    @alone
     def open(self) -> bytes:
         """What we put into the last sum, with the salt of its commitment. For a dispute, where our operator allows it.
 
@@ -308,6 +293,7 @@ class MaskingHolder:
             raise self._refusal("nothing is kept of this sum")
         return opening.to_bytes()
 
+    @alone
     def close(self) -> None:
         """End the session; its keys are wiped."""
         self._forget()
@@ -394,7 +380,7 @@ class MaskingHolder:
             raise self._refusal("there is no key of this session")
         return self._key
 
-    def _current(self) -> _Sum:
+    def _current(self) -> SumInProgress:
         if self._sum is None:
             raise self._refusal("no sum was begun")
         return self._sum

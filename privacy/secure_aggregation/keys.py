@@ -37,6 +37,7 @@ class PairChain:
 
     def check(self, sequence: int) -> None:
         """Refuse a sum that is over, or too far ahead."""
+        self._live()
         if not self._at <= sequence <= self._at + FURTHEST:
             raise AggregationRefusedError(
                 f"sum {sequence} does not follow sum {self._at}: keys of a sum that is over are gone; start a new "
@@ -52,15 +53,21 @@ class PairChain:
 
     def seed(self, context: bytes) -> bytes:
         """Seed of the mask that the two of a pair add and subtract."""
-        return expanded(self._chain, pack("mask", context))
+        return expanded(self._live(), pack("mask", context))
 
     def parcel_key(self, context: bytes, *, sender: str, recipient: str) -> bytes:
         """Key for shares from one to the other."""
-        return expanded(self._chain, pack("parcel", context, sender.encode(), recipient.encode()))
+        return expanded(self._live(), pack("parcel", context, sender.encode(), recipient.encode()))
 
     def wipe(self) -> None:
-        """Overwrite the chain."""
+        """Overwrite the chain; there are no keys any more, not even those that zeros would give."""
         self._chain[:] = bytes(len(self._chain))
+        self._chain = bytearray()
+
+    def _live(self) -> bytearray:
+        if not self._chain:
+            raise AggregationRefusedError("the keys of a session that was closed are gone; start a new session")
+        return self._chain
 
 
 def agreed(own: X25519PrivateKey, other: bytes, *, info: bytes) -> bytes:
