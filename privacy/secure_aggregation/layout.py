@@ -6,6 +6,7 @@ form        one holder's number                                           words
 update      float; all of them clipped to `clip_norm` in L2 together,     1: round(x · scale), see `privacy.quantise`
             then rounded to the nearest multiple of 1 / scale
 whole       integer, of magnitude up to a public limit                    ceil(bits of the limit / b)
+scaled      the same, and the sum is handed out times a public step       as many
 real        float below 2^63 in magnitude, rounded to 2^-41               ceil(104 / b)
 ==========  ============================================================  ===========================================
 
@@ -26,90 +27,30 @@ about bits below the digit's. Whole numbers below 2^b do not carry.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
 
 import numpy as np
 
 from privacy.quantise import HALF, Quantiser, check_no_wrap, from_modular, to_modular
-from privacy.secure_aggregation.wire import (
-    exactly,
-    pack,
-    pack_number,
-    unpack,
-    unpack_all,
-    unpack_number,
-    unpack_text,
+from privacy.secure_aggregation.arrays import (
+    FRACTION_BITS,
+    INTEGERS,
+    MOST_WORDS,
+    REAL_BITS,
+    Array,
+    exact_array,
+    pack_double,
+    unpack_double,
 )
+from privacy.secure_aggregation.wire import pack, pack_number, unpack, unpack_all, unpack_number
 from protocol.errors import DataError, InputError, PrivacyParameterError, ProtocolError
 
-Form = Literal["update", "whole", "real"]
 MOST_HOLDERS = 1024
-MOST_WORDS = 2**28
-"""A gigabyte: far above every model here, and below what would exhaust a machine that a stranger's layout reaches."""
-REAL_BITS, FRACTION_BITS = 104, 41
-"""A real number is below 2^63 and counted in steps of 2^-41."""
-_WHOLE_LIMIT = 2**62 - 1
-_MOST_AXES = 16
 _MOST_SCALE_BITS = 100
-_REALS = ("float32", "float64")
-_WHOLES = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-_DOUBLE = struct.Struct(">d")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Array:
-    """One named array of a layout.
-
-    Args:
-        name: Its name, once in a layout.
-        form: How its numbers become words.
-        dtype: Of its sums; an update's are float64.
-        shape: Of the array and of its sums.
-        largest: Magnitude of one holder's numbers, for whole numbers; 0 otherwise.
-    """
-
-    name: str
-    form: Form
-    dtype: str
-    shape: tuple[int, ...]
-    largest: int = 0
-
-    @property
-    def size(self) -> int:
-        """Numbers in the array."""
-        return math.prod(self.shape)
-
-    def to_bytes(self) -> bytes:
-        """The canonical form."""
-        return pack(
-            "array",
-            self.name.encode(),
-            self.form.encode(),
-            self.dtype.encode(),
-            pack_number(self.largest),
-            b"".join(pack_number(length) for length in self.shape),
-        )
-
-    @classmethod
-    def from_bytes(cls, blob: bytes) -> Array:
-        """Inverse of `to_bytes`; the layout checks what it says."""
-        name, form, dtype, largest, shape = unpack(blob, "array", 5)
-        known: dict[bytes, Form] = {each.encode(): each for each in get_args(Form)}
-        if form not in known or len(shape) % 8 or len(shape) > 8 * _MOST_AXES:
-            raise ProtocolError("an array of a layout has an unknown form or shape; both sides must run one version")
-        return cls(
-            name=unpack_text(name),
-            form=known[form],
-            dtype=unpack_text(dtype),
-            shape=tuple(unpack_number(shape[place : place + 8]) for place in range(0, len(shape), 8)),
-            largest=unpack_number(largest),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +78,7 @@ class Layout:
         if any(before >= after for before, after in pairwise(names)):
             raise DataError("arrays of a layout are not in order, or one is there twice", way_out="name each once")
         for array in self.arrays:
-            self._check_array(array)
+            array.check(holders=self.holders)
         if not 0 < sum(array.size for array in self.arrays) <= self.words <= MOST_WORDS:
             raise DataError(
                 f"arrays of {self.words} words were given; a sum has 1 to {MOST_WORDS}",
@@ -156,7 +97,7 @@ class Layout:
 
         Integers may be as large as the largest of their type (or 2^62 - 1) over `holders`, so that sums fit in it too.
         """
-        found = [_exact(name, value, holders=holders) for name, value in arrays.items()]
+        found = [exact_array(name, value, holders=holders) for name, value in arrays.items()]
         return cls(holders=holders, arrays=_in_order(found))
 
     @classmethod
@@ -173,17 +114,21 @@ class Layout:
             Array(name=name, form="update", dtype="float64", shape=tuple(map(int, shape)))
             for name, shape in shapes.items()
         ]
-        found += [_exact(name, value, holders=holders) for name, value in (exact or {}).items()]
+        found += [exact_array(name, value, holders=holders) for name, value in (exact or {}).items()]
         return cls(holders=holders, arrays=_in_order(found), clip_norm=clip_norm)
 
     @classmethod
-    def for_integers(cls, shapes: Mapping[str, tuple[int, ...]], *, largest: int, holders: int) -> Layout:
+    def for_integers(
+        cls, shapes: Mapping[str, tuple[int, ...]], *, largest: int, holders: int, step: float | None = None
+    ) -> Layout:
         """Exact sums of int64 arrays whose numbers are at most `largest` in magnitude, in no more words than they need.
 
-        Two words each up to 2^(2 b) - 1: 2^50 - 1 for up to 64 holders.
+        Two words each up to 2^(2 b) - 1: 2^50 - 1 for up to 64 holders. With `step` the sums come back as float64,
+        times that public number.
         """
+        form, dtype, unit = ("whole", "int64", 0.0) if step is None else ("scaled", "float64", step)
         found = [
-            Array(name=name, form="whole", dtype="int64", shape=tuple(map(int, shape)), largest=largest)
+            Array(name=name, form=form, dtype=dtype, shape=tuple(map(int, shape)), largest=largest, step=unit)
             for name, shape in shapes.items()
         ]
         return cls(holders=holders, arrays=_in_order(found))
@@ -229,7 +174,7 @@ class Layout:
                 "arrays of other names were given than the sum takes",
                 way_out="all holders must run the same version, plan and model",
             )
-        given = {array.name: _checked(array, np.asarray(arrays[array.name])) for array in self.arrays}
+        given = {array.name: array.checked(np.asarray(arrays[array.name])) for array in self.arrays}
         parts = []
         if self._updates:
             flat = [given[array.name].ravel() for array in self.arrays if array.form == "update"]
@@ -275,7 +220,7 @@ class Layout:
         return pack(
             "layout",
             pack_number(self.holders),
-            _DOUBLE.pack(self.clip_norm),
+            pack_double(self.clip_norm),
             pack("arrays", *(array.to_bytes() for array in self.arrays)),
         )
 
@@ -287,12 +232,11 @@ class Layout:
             ProtocolError: not the one form of a layout that sums can have.
         """
         holders, clip_norm, arrays = unpack(blob, "layout", 3)
-        (norm,) = _DOUBLE.unpack(exactly(clip_norm, _DOUBLE.size, "a clip norm"))
         try:
             return cls(
                 holders=unpack_number(holders),
                 arrays=tuple(Array.from_bytes(field) for field in unpack_all(arrays, "arrays")),
-                clip_norm=norm,
+                clip_norm=unpack_double(clip_norm, "a clip norm"),
             )
         except InputError as error:
             raise ProtocolError(f"a layout cannot be used: {error}") from None
@@ -301,33 +245,19 @@ class Layout:
     def _updates(self) -> int:
         return sum(array.size for array in self.arrays if array.form == "update")
 
-    def _check_array(self, array: Array) -> None:
-        types = {"update": ("float64",), "whole": _WHOLES, "real": _REALS}[array.form]
-        if array.dtype not in types:
-            raise DataError(f"'{array.name}' has type {array.dtype}", way_out=f"sum one of {', '.join(types)}")
-        if len(array.shape) > _MOST_AXES or not all(0 <= length <= MOST_WORDS for length in array.shape):
-            raise DataError(f"'{array.name}' has too many axes, or one too long", way_out="sum smaller arrays")
-        most = _most_of(array.dtype) // self.holders if array.form == "whole" else 0
-        if not min(most, 1) <= array.largest <= most or (array.form == "whole" and not most):
-            raise DataError(
-                f"'{array.name}' has a limit of {array.largest} where 1 to {most} fit, so that a sum over "
-                f"{self.holders} holders is of type {array.dtype} too",
-                way_out="use a wider integer type, or a lower limit",
-            )
-
     def _digit_limits(self, array: Array) -> tuple[int, ...]:
         """Largest digit of each word, the lowest first; one for an update."""
         if array.form == "update":
             return (HALF,)
         bits = self.digit_bits
-        largest = array.largest if array.form == "whole" else 2**REAL_BITS - 1
+        largest = array.largest if array.form in INTEGERS else 2**REAL_BITS - 1
         count = -(-largest.bit_length() // bits)
         return (2**bits - 1,) * (count - 1) + (largest >> bits * (count - 1),)
 
     def _digits(self, array: Array, values: np.ndarray) -> np.ndarray:
         """Sign times digit, (words per number, size) of int64."""
         bits, count = self.digit_bits, len(self._digit_limits(array))
-        if array.form == "whole":
+        if array.form in INTEGERS:
             signed = values.astype(np.int64)
             magnitude = np.abs(signed)
             digits = [magnitude >> bits * place & 2**bits - 1 for place in range(count)]
@@ -368,47 +298,8 @@ class Layout:
                     f"a sum of '{array.name}' lies beyond what {survivors} holders can have together: a holder broke "
                     "its limit; discard the round and ask every holder to open what it signed"
                 )
-        return sums.astype(array.dtype).reshape(array.shape)
-
-
-def _exact(name: str, value: np.ndarray, *, holders: int) -> Array:
-    dtype = np.asarray(value).dtype.name
-    if dtype in _REALS:
-        return Array(name=name, form="real", dtype=dtype, shape=np.shape(value))
-    largest = _most_of(dtype) // max(holders, 1) if dtype in _WHOLES else 0
-    return Array(name=name, form="whole", dtype=dtype, shape=np.shape(value), largest=largest)
-
-
-def _most_of(dtype: str) -> int:
-    return min(int(np.iinfo(dtype).max), _WHOLE_LIMIT)
+        return (sums * array.step if array.form == "scaled" else sums).astype(array.dtype).reshape(array.shape)
 
 
 def _in_order(arrays: list[Array]) -> tuple[Array, ...]:
     return tuple(sorted(arrays, key=lambda array: array.name))
-
-
-def _checked(array: Array, value: np.ndarray) -> np.ndarray:
-    """One holder's array, if it is what the layout says and within its limits."""
-    fits = np.issubdtype(value.dtype, np.floating) if array.form == "update" else value.dtype.name == array.dtype
-    if not fits or value.shape != array.shape:
-        raise DataError(
-            f"'{array.name}' has type {value.dtype} and shape {value.shape} where the sum takes {array.dtype} and "
-            f"{array.shape}",
-            way_out="all holders must run the same version, plan and model",
-        )
-    if array.form == "whole":
-        beyond = bool(value.size) and (int(value.max()) > array.largest or int(value.min()) < -array.largest)
-    else:
-        if not np.isfinite(value).all():
-            raise DataError(
-                f"'{array.name}' holds numbers that are not finite, which no sum can take",
-                way_out="lower the learning rate, or check the input for missing values",
-            )
-        beyond = array.form == "real" and bool((np.abs(value) >= 2.0**63).any())
-    if beyond:
-        limit = array.largest if array.form == "whole" else "2^63"
-        raise DataError(
-            f"'{array.name}' holds a number beyond the public limit of {limit}, so that sums could wrap",
-            way_out="count in larger units, or use a wider type",
-        )
-    return value

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from privacy.quantise import HALF, to_modular
-from privacy.secure_aggregation.layout import MOST_HOLDERS, Array, Layout
+from privacy.secure_aggregation.arrays import Array
+from privacy.secure_aggregation.layout import MOST_HOLDERS, Layout
 from privacy.secure_aggregation.masks import add_mask
 from privacy.secure_aggregation.wire import pack, pack_number
 from protocol.errors import DataError, PrivacyParameterError, ProtocolError
@@ -25,7 +26,7 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 
 
 def total_of(layout: Layout, parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    total = np.zeros(layout.words, dtype=np.uint32)
+    total: np.ndarray = np.zeros(layout.words, dtype=np.uint32)
     for arrays in parts:
         total += layout.encode(arrays)
     return total
@@ -134,7 +135,7 @@ def test_order_of_holders_and_their_masks_do_not_matter(values: list[int], rando
     words = [layout.encode({"n": np.array([-value if flip else value])}) for value in values]
     shuffled = list(words)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    total, other = np.sum(words, axis=0, dtype=np.uint32), shuffled[0].copy()
+    total, other = np.array(words).sum(axis=0, dtype=np.uint32), shuffled[0].copy()
     add_mask(other, bytes(range(32)))
     for part in shuffled[1:]:
         other += part
@@ -173,6 +174,19 @@ def test_bounded_integers_take_no_more_words_than_they_need() -> None:
     for largest, words in ((1, 1), (2**25 - 1, 1), (2**25, 2), (2**50 - 1, 2), (2**50, 3)):
         for holders in (33, 64):
             assert Layout.for_integers({"g": (7,)}, largest=largest, holders=holders).words == 7 * words
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=8), st.floats(1e-6, 1e6))
+def test_sums_of_scaled_integers_are_exact_before_the_step(values: list[int], step: float) -> None:
+    """int64 goes in, and the exact sum times the public step comes out as float64."""
+    layout = Layout.for_integers({"g": (1,)}, largest=2**40, holders=8, step=step)
+    assert Layout.from_bytes(layout.to_bytes()) == layout
+    found = layout.decode(total_of(layout, [{"g": np.array([value])} for value in values]), survivors=len(values))["g"]
+    assert (found.dtype, found[0]) == (np.float64, sum(values) * step)
+    with pytest.raises(DataError, match=r"'g' has type float64 and shape .* takes int64"):
+        layout.encode({"g": np.array([1.0])})
+    with pytest.raises(DataError, match=f"public limit of {2**40}"):
+        layout.encode({"g": np.array([2**40 + 1])})
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e9, 1e9)), st.floats(1e-3, 1e3))
@@ -362,9 +376,15 @@ def packed(*, holders: int = 2, norm: bytes = bytes(8), arrays: Sequence[bytes] 
     return pack("layout", pack_number(holders), norm, pack("arrays", *arrays))
 
 
-def array(form: bytes = b"whole", dtype: bytes = b"int8", shape: Sequence[int] = (2,), name: bytes = b"n") -> bytes:
-    largest = int(form == b"whole")
-    return pack("array", name, form, dtype, pack_number(largest), b"".join(pack_number(length) for length in shape))
+def array(
+    form: bytes = b"whole",
+    dtype: bytes = b"int8",
+    shape: Sequence[int] = (2,),
+    name: bytes = b"n",
+    step: bytes = bytes(8),
+) -> bytes:
+    lengths = b"".join(pack_number(length) for length in shape)
+    return pack("array", name, form, dtype, pack_number(int(form != b"update")), step, lengths)
 
 
 @pytest.mark.parametrize(
@@ -379,8 +399,18 @@ def array(form: bytes = b"whole", dtype: bytes = b"int8", shape: Sequence[int] =
         (packed(arrays=[array(b"other")]), "unknown form or shape"),
         (packed(arrays=[array(shape=(1,) * 17)]), "unknown form or shape"),
         (packed(arrays=[array()[:-1]]), "cut short"),
-        (packed(arrays=[pack("array", b"n", b"whole", b"int8", pack_number(1), bytes(7))]), "unknown form or shape"),
+        (
+            packed(arrays=[pack("array", b"n", b"whole", b"int8", pack_number(1), bytes(8), bytes(7))]),
+            "unknown form or shape",
+        ),
         (packed(arrays=[array(dtype=b"object")]), "has type object"),
+        (packed(arrays=[array(step=bytes(7))]), "a step has 7 bytes"),
+        (packed(arrays=[array(step=b"\x80" + bytes(7))]), "steps of -0.0 where 0 belongs"),
+        (packed(arrays=[array(step=b"\x7f\xf8" + bytes(6))]), "steps of nan where 0 belongs"),
+        (packed(arrays=[array(b"scaled", b"float64")]), "steps of 0.0 where a finite number above 0"),
+        (packed(arrays=[array(b"scaled", b"float64", step=b"\x7f\xf8" + bytes(6))]), "steps of nan where a finite"),
+        (packed(arrays=[array(b"scaled", b"float64", step=b"\x7f\xf0" + bytes(6))]), "steps of inf where a finite"),
+        (packed(arrays=[array(b"scaled", b"int64", step=b"\x3f\xf0" + bytes(6))]), "sum one of float64"),
         (packed(arrays=[array(shape=(2**40, 2**40))]), "too many axes, or one too long"),
         (packed(arrays=[array(shape=(2**28, 2**28))]), "words were given"),
         (packed(arrays=[array(), array()]), "twice"),
