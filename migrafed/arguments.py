@@ -12,7 +12,7 @@ from protocol.errors import InputError
 EXIT_CODES = """\
 exit codes:
   0  success
-  1  failed: training could not go on, a check of 'doctor' or 'audit' failed, or an unexpected error
+  1  failed: training could not go on, a check of 'doctor', 'audit' or 'server verify' failed, or an unexpected error
   2  bad input: command line, plan, data or run folder; nothing was changed
   3  refused: a privacy rule of a holder forbids it
   4  interrupted on request; the run can be resumed with --resume
@@ -28,6 +28,7 @@ examples:
   migrafed holder check holder.toml                 look at a sample of a holder's raw job queries or call records
   migrafed holder release holder.toml --period all  release their counts with noise, each day once
   migrafed holder ledger show DIR                   what a holder's privacy budget was spent on
+  migrafed server verify runs/first                 recheck every masked sum of a finished run
   migrafed audit --mutation                         try to break the privacy mechanisms
 
 {EXIT_CODES}"""
@@ -86,6 +87,19 @@ Stopped or killed at any moment, the same command goes on where it was.
 {EXIT_CODES}"""
 
 
+_VERIFY = f"""\
+examples:
+  migrafed server verify runs/first
+  migrafed server verify runs/first --roster 3f6c...    the roster that an operator approved, 64 digits
+  migrafed server verify runs/first --json | jq .failure
+
+Reads journal.sqlite, plan.lock.toml and model.safetensors of the run and changes nothing. Every signature, seed and sum
+is rechecked, and every training carried out once more from its sums. Exit code 1 if something does not hold: the first
+such stage, session and sum is named. Exit code 2 for a run that is not finished, is damaged, or masked nothing.
+
+{EXIT_CODES}"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises instead of leaving, so that --json answers with one object even to a bad command line."""
 
@@ -112,6 +126,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _doctor(nouns)
     _audit(nouns)
     _holder(nouns)
+    _server(nouns)
     return top
 
 
@@ -273,6 +288,27 @@ def _holder(nouns: _Nouns) -> None:
         if name == "export":
             action.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write; new")
         _outputs(action)
+
+
+def _server(nouns: _Nouns) -> None:
+    server = nouns.add_parser(
+        "server",
+        help="the coordinator's side: recheck what a finished run recorded",
+        description="The coordinator's side of a run, for whoever coordinates it or doubts the coordinator.",
+        epilog=f"examples:\n  migrafed server verify runs/first\n\n{EXIT_CODES}",
+        formatter_class=_FORMAT,
+    )
+    subjects = server.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    verify = subjects.add_parser(
+        "verify",
+        help="recheck every masked sum of a finished run, and train once more from the sums",
+        description="Recheck a finished run from its transcript: keys, signatures, masks, sums, rounds and the model.",
+        epilog=_VERIFY,
+        formatter_class=_FORMAT,
+    )
+    verify.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    verify.add_argument("--roster", metavar="HASH", help="hash of the roster that a holder's operator approved")
+    _outputs(verify)
 
 
 def _holder_check(subjects: _Nouns) -> None:

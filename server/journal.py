@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from protocol.errors import RunFolderError
@@ -128,7 +129,7 @@ class Journal:
     def totals(self, stage: str) -> dict[str, np.ndarray] | None:
         """The sums of a stage's federated statistics, None if they were not completed."""
         row = self._db.execute("SELECT arrays FROM totals WHERE stage = ?", (stage,)).fetchone()
-        return None if row is None else load(self._opened(row[0]))
+        return None if row is None else self._arrays(row[0])
 
     def save_start(self, stage: str, weights: Mapping[str, np.ndarray]) -> None:
         """Store the weights that a stage begins with, from which its masked sums lead to those it ends with."""
@@ -137,7 +138,7 @@ class Journal:
     def start(self, stage: str) -> dict[str, np.ndarray] | None:
         """The weights that a stage began with, None if they were not stored."""
         row = self._db.execute("SELECT weights FROM starts WHERE stage = ?", (stage,)).fetchone()
-        return None if row is None else load(self._opened(row[0]))
+        return None if row is None else self._arrays(row[0])
 
     def save_mail(self, stage: str, phase: str, mail: Mapping[str, Mapping[str, bytes]]) -> None:
         """Store what every holder (sender) sent to every other (recipient) in a phase; all of it or nothing."""
@@ -151,7 +152,7 @@ class Journal:
         if row is None:
             return None
         mail: dict[str, dict[str, bytes]] = {}
-        for name, parcel in sorted(load(self._opened(row[0])).items()):
+        for name, parcel in sorted(self._arrays(row[0]).items()):
             sender, recipient = json.loads(name)
             mail.setdefault(sender, {})[recipient] = parcel.tobytes()
         return mail
@@ -294,7 +295,7 @@ class Journal:
         ).fetchone()
         if row is None or None in row:
             raise self._unreadable(f"the weights of round {number} are not there")
-        return load(self._opened(row[0])), load(self._opened(row[1]))
+        return self._arrays(row[0]), self._arrays(row[1])
 
     def _opened(self, blob: bytes) -> bytes:
         """What `_closed` stored, after comparing it with its digest."""
@@ -302,6 +303,13 @@ class Journal:
         if hashlib.sha256(value).digest() != digest:
             raise self._unreadable("a stored value differs from its SHA-256")
         return value
+
+    def _arrays(self, blob: bytes) -> dict[str, np.ndarray]:
+        """What `_pack` stored."""
+        try:
+            return load(self._opened(blob))
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            raise self._unreadable("stored arrays are none") from None
 
     def _transaction(self) -> sqlite3.Connection:
         self._db.execute("BEGIN IMMEDIATE")
