@@ -274,7 +274,9 @@ class Coordinator:
             raise TrainingError(f"stage '{stage.name}', round {number}: no holder took part; check the holders' logs")
         error = None
         if self._plan.training.fit_on == "train" and not self._plan.trains_privately:
-            trained = replace(request, weights=from_array_record(combined), witnesses=self._witnesses())
+            trained = replace(
+                request, weights=from_array_record(combined), witnesses=self._witnesses(), proximal_mu=0.0
+            )  # fmt: skip
             error = self._error(stage, strategy, trained, combined)
         trained = {name: np.asarray(value) for name, value in from_array_record(combined).items()}
         return trained, RoundRecord(round=number, loss=_loss(metrics), error=error)

@@ -8,7 +8,7 @@ stopped delivers the same parcels again and asks nobody twice. A ledger pays for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from integration.study import StudySection
 from integration.task import IntegrationTask
 from privacy.matching import MatchRules
 from privacy.sealed import SealingKey
+from privacy.secure_aggregation.roster import Identity
 from protocol.plan import Plan
 from server.journal import Journal
 from server.rounds import Coordinator, Stage
@@ -79,6 +80,7 @@ def exchanged_rows(
     ledgers: Path,
     keys: Path,
     progress: Progress,
+    identities: Mapping[str, Identity] | None = None,
 ) -> pd.DataFrame:
     """Rows of all operators after the exchange.
 
@@ -91,6 +93,7 @@ def exchanged_rows(
         ledgers: Folder of the operators' ledgers.
         keys: Private folder for the operators' sealing keys, so that mail can be read again after a stop.
         progress: Told what happens.
+        identities: Signing keys of the operators; made for this exchange and forgotten if not given.
 
     Raises:
         RefusedError: a policy or a ledger does not allow what the plan asks for.
@@ -106,7 +109,10 @@ def exchanged_rows(
             )
             for name, one in city.operators.items()
         }  # fmt: skip
-        holders = SimulatedHolders(dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, letters=holdings)
+        holders = SimulatedHolders(
+            dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, identities=identities,
+            letters=holdings,
+        )  # fmt: skip
         coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal, roster=holders.roster)
         progress.stage_started("exchange", len(phases))
         for done, phase in enumerate(phases, start=1):

@@ -35,6 +35,7 @@ from simulations.call_data import CallData
 from simulations.call_results import INTEGRATION_TASKS
 from simulations.call_training import Fitted, newton_fit, rounds_fit
 from simulations.folder import run_name
+from simulations.identities import identities_of
 from simulations.person_promises import person_holder_cards
 from simulations.progress import Progress
 from simulations.protection import open_custodies
@@ -101,6 +102,7 @@ class Fits:
     def __init__(self, plan: Plan, city: CallData, journal: Journal, progress: Progress, ledgers: Path) -> None:
         self.plan, self.city, self._journal, self._progress, self._ledgers = plan, city, journal, progress, ledgers
         self.mechanism = check_private(plan, city.study, ledgers)
+        self.identities = identities_of(plan.federation.holders, ledgers) if plan.masks else None
 
     def trials(self, rows: pd.DataFrame) -> Iterator[Trial]:
         """Every classifier of the run.
@@ -120,14 +122,17 @@ class Fits:
             with self._rounds(name, plan):
                 fitted = rounds_fit(
                     plan, task_of(plan), tables, run=run_name(self.plan), journal=self._journal, name=name,
-                    on_round=self._told,
+                    on_round=self._told, identities=self.identities,
                 )  # fmt: skip
             yield Trial(name, "all", fitted, rows)
 
     def newton(self, rows: pd.DataFrame) -> Trial:
         """Logistic regression from sums over operators."""
         plan, tables = variant(self.plan, LOGISTIC), by_operator(self.plan, rows)
-        fitted = newton_fit(plan, task_of(plan), tables, run=run_name(self.plan), journal=self._journal)
+        fitted = newton_fit(
+            plan, task_of(plan), tables, run=run_name(self.plan), journal=self._journal,
+            identities=self.identities,
+        )  # fmt: skip
         return Trial(NEWTON, "all", fitted, rows)
 
     def main(self, rows: pd.DataFrame) -> Trial:
@@ -157,6 +162,7 @@ class Fits:
             fitted = rounds_fit(
                 self.plan, task_of(self.plan), by_operator(self.plan, rows), run=run_name(self.plan),
                 journal=self._journal, name=name, on_round=self._told, custodies=custodies, mechanism=self.mechanism,
+                identities=self.identities,
             )  # fmt: skip
         families = "own outgoing calls" + (f", {privacy.contacts} contacts" if privacy.contacts else "")
         return Trial(f"private, epsilon {privacy.epsilon:g}", families, fitted, rows)

@@ -213,7 +213,7 @@ class CallWork:
             rows = exchanged_rows(
                 self.plan, task_of(self.plan), self.city, run=run_name(self.plan), journal=self.journal,
                 ledgers=self.ledgers or self.folder / LEDGERS_FOLDER, keys=self.folder / WORK / "keys",
-                progress=self.progress,
+                progress=self.progress, identities=self.fits.identities,
             )  # fmt: skip
             write_whole(path, rows.to_parquet)
         return pd.read_parquet(path)
@@ -246,7 +246,7 @@ class CallWork:
         """The same means from sums over operators, as they would be told where nobody has all rows."""
         totals = summed_groups(
             self.plan, task_of(self.plan), by_operator(self.plan, self.headline), run=run_name(self.plan),
-            journal=self.journal,
+            journal=self.journal, identities=self.fits.identities,
         )  # fmt: skip
         return trajectories_from_sums(totals, sums_layout(self.plan), least=self.study.analysis.smallest_cell)
 

@@ -22,6 +22,7 @@ from integration.prediction.logistic import NewtonSums, fit_logistic
 from integration.prediction.preparing import Preparation
 from integration.task import COEFFICIENTS, GROUPS, NEWTON, CallTables, IntegrationTask
 from privacy.plan import DPSGDPlan
+from privacy.secure_aggregation.roster import Identity
 from protocol.plan import Plan
 from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Stage
@@ -29,6 +30,7 @@ from simulations.holders import SimulatedHolders
 
 SHARE = "weights"
 OnRound = Callable[[Stage, RoundRecord], None]
+Identities = Mapping[str, Identity]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +57,16 @@ class Fitted:
 
 
 def newton_fit(
-    plan: Plan, task: IntegrationTask, tables: Mapping[str, CallTables], *, run: str, journal: Journal
-) -> Fitted:
+    plan: Plan, task: IntegrationTask, tables: Mapping[str, CallTables], *, run: str, journal: Journal,
+    identities: Identities | None = None,
+) -> Fitted:  # fmt: skip
     """Fit the plan's logistic regression: each step is one sum of gradients, Hessians and losses over all operators.
 
     Raises:
         TrainingError: an operator failed, or there is no minimum within the steps allowed.
     """
     stage = Stage(name="newton", share=SHARE)
-    holders = SimulatedHolders(tables, plan, task, stage)
+    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
     coordinator = _coordinator(holders, plan, task, tables, run=run, journal=journal)
     totals: dict[str, np.ndarray] = {}
     for phase in task.phases(plan, SHARE):
@@ -83,11 +86,12 @@ def newton_fit(
 
 
 def summed_groups(
-    plan: Plan, task: IntegrationTask, tables: Mapping[str, CallTables], *, run: str, journal: Journal
-) -> dict[str, np.ndarray]:
+    plan: Plan, task: IntegrationTask, tables: Mapping[str, CallTables], *, run: str, journal: Journal,
+    identities: Identities | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Sums of features by group and week over all operators, see `integration.analysis.sums`."""
     stage = Stage(name="groups", share=SHARE)
-    holders = SimulatedHolders(tables, plan, task, stage)
+    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
     return _coordinator(holders, plan, task, tables, run=run, journal=journal).sums(stage, GROUPS, {})
 
 
@@ -102,6 +106,7 @@ def rounds_fit(
     on_round: OnRound = lambda stage, record: None,
     custodies: Mapping[str, Custody] | None = None,
     mechanism: DPSGDPlan | None = None,
+    identities: Identities | None = None,
 ) -> Fitted:
     """Train the plan's model in rounds; from its last committed round if it has one.
 
@@ -115,13 +120,16 @@ def rounds_fit(
         on_round: Called after each committed round.
         custodies: Ledgers of the operators, for private training.
         mechanism: Noise of every step, for private training.
+        identities: Signing keys of the operators; made for this training and forgotten if not given.
 
     Raises:
         TrainingError: an operator failed, or the loss is not finite.
         RefusedError: an operator's policy or ledger does not allow the training.
     """
     stage = Stage(name=name, share=SHARE)
-    holders = SimulatedHolders(tables, plan, task, stage, custodies=custodies, mechanism=mechanism)
+    holders = SimulatedHolders(
+        tables, plan, task, stage, custodies=custodies, mechanism=mechanism, identities=identities
+    )
     outcome = _coordinator(holders, plan, task, tables, run=run, journal=journal, on_round=on_round).run_stage(stage)
     model = task.build_model(task.public(next(iter(tables.values()))), plan, SHARE, outcome.totals).eval()
     model.load_state_dict({key: torch.as_tensor(np.array(value)) for key, value in outcome.weights.items()})

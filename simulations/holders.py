@@ -49,12 +49,12 @@ class SimulatedHolders:
     ) -> None:
         known, mail = custodies or {}, letters or {}
         accepted = AggregationPolicy(allow=(plan.federation.aggregation,))
-        masking: dict[str, Masking] = {}
+        self.masking: dict[str, Masking] = {}
         self.roster: Roster | None = None
         if plan.masks:
             signing = identities or identities_of(tables)
             self.roster = roster_of({name: signing[name] for name in tables})
-            masking = {name: Masking(signing[name], self.roster, accepted) for name in tables}
+            self.masking = {name: Masking(signing[name], self.roster, accepted) for name in tables}
         self.plan, self.task, self.stage, self.tables = plan, task, stage, tables
         self.agents = {
             name: HolderAgent(
@@ -66,7 +66,7 @@ class SimulatedHolders:
                 custody=known.get(name),
                 mechanism=mechanism,
                 aggregation=accepted,
-                masking=masking.get(name),
+                masking=self.masking.get(name),
                 letters=mail.get(name),
             )
             for name, own in tables.items()

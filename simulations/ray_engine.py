@@ -4,22 +4,26 @@ Actors come and go and any of them may answer for any holder. So what a holder m
 folder of its own, as with a real holder: its tables, the totals its session was opened with, and its training state
 after each round. An actor keeps opened holders in memory and reads the state again before it acts.
 
-Flower draws node numbers anew for each run, so sums over holders are taken in another order than in-process: results
-agree to rounding (about 1e-5 in the weights), not to the bit.
+Masked sums are sums of integers, so results are those of the in-process engine. Without masks they agree to rounding
+only (about 1e-5 in the weights): Flower draws node numbers anew for each run, so sums are taken in another order.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import io
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -28,8 +32,12 @@ from safetensors.numpy import load, save
 
 from clients.agent import HolderAgent, Session
 from clients.app import relay
+from clients.masking import Masking
+from clients.policy import AggregationPolicy
+from privacy.randomness import SecureStream
 from protocol.errors import MigrafedError, PlanError, RunInterruptedError
-from protocol.messages import READY, RoundRequest, StatisticsReply, StatisticsRequest, TrainReply
+from protocol.masked_messages import MaskedAnswer, MaskedReply, MaskedRequest
+from protocol.messages import READY, EvaluateReply, RoundRequest, StatisticsReply, StatisticsRequest, TrainReply
 from protocol.plan import Plan
 from protocol.tasks import task_named
 from server.rounds import Stage, StageOutcome
@@ -60,32 +68,58 @@ def check_ray() -> None:
 class StoredAgent(HolderAgent):
     """An agent whose sessions outlive its process: totals and training state lie in the holder's folder."""
 
-    def __init__(self, folder: Path, name: str, tables: Any, plan: Plan, stage: Stage) -> None:
-        super().__init__(name, tables, plan, task_named(plan.run.task), {stage.name: stage.share})
+    def __init__(self, folder: Path, name: str, tables: Any, plan: Plan, stage: Stage, masking: Masking | None) -> None:
+        accepted = AggregationPolicy(allow=(plan.federation.aggregation,))
+        super().__init__(
+            name, tables, plan, task_named(plan.run.task), {stage.name: stage.share}, aggregation=accepted,
+            masking=masking,
+        )  # fmt: skip
         self._folder, self._stage = folder, stage
 
-    def statistics(self, request: StatisticsRequest) -> StatisticsReply:
+    def masked(self, request: MaskedRequest) -> MaskedAnswer:
+        """As the agent does, from where the masked sums stand and with that stored again."""
+        with self._masks():
+            return super().masked(request)
+
+    def evaluate(self, request: RoundRequest) -> EvaluateReply | MaskedReply:
+        """As the agent does, from where the masked sums stand and with that stored again."""
+        with self._masks():
+            return super().evaluate(request)
+
+    def statistics(self, request: StatisticsRequest) -> StatisticsReply | MaskedReply:
         """As the agent does; the totals that open a session are stored."""
-        reply = super().statistics(request)
+        with self._masks():
+            reply = super().statistics(request)
         if request.phase == READY:
             (self._folder / "state").unlink(missing_ok=True)
             _write(self._folder / "totals", save(dict(request.totals)))
         return reply
 
-    def receive(self, request: RoundRequest) -> Session:
+    def receive(self, request: RoundRequest, *, what: Literal["train", "evaluate"] = "train") -> Session:
         """As the agent does, from the stored session and state."""
         self._share_of(request.header)
         if request.header.stage not in self._sessions and (self._folder / "totals").is_file():
             self._open(request.header.stage, self._stage.share, load((self._folder / "totals").read_bytes()))
         if request.header.stage in self._sessions and (self._folder / "state").is_file():
             self.import_state(request.header.stage, (self._folder / "state").read_bytes())
-        return super().receive(request)
+        return super().receive(request, what=what)
 
-    def train(self, request: RoundRequest) -> TrainReply:
+    def train(self, request: RoundRequest) -> TrainReply | MaskedReply:
         """As the agent does; the state after the round is stored before the answer leaves."""
-        reply = super().train(request)
+        with self._masks():
+            reply = super().train(request)
         _write(self._folder / "state", self.export_state(request.header.stage))
         return reply
+
+    @contextmanager
+    def _masks(self) -> Iterator[None]:
+        """Masked sums as the last actor left them; another one may come next."""
+        place = self._folder / "masking"
+        if self._masking is not None and place.is_file():
+            self._masking = pickle.loads(place.read_bytes())  # noqa: S301 -- written below
+        yield
+        if self._masking is not None:
+            _write(place, pickled(self._masking))
 
 
 @dataclass(frozen=True)
@@ -96,12 +130,14 @@ class StoredHolders:
     names: tuple[str, ...]
 
     @classmethod
-    def store(cls, folder: Path, tables: Mapping[str, Any], plan: Plan, stage: Stage) -> StoredHolders:
-        """Write what the actors need: every holder's tables and the plan, seen by this user only."""
+    def store(
+        cls, folder: Path, tables: Mapping[str, Any], plan: Plan, stage: Stage, masking: Mapping[str, Masking]
+    ) -> StoredHolders:
+        """Write what the actors need: every holder's tables, keys and the plan, seen by this user only."""
         for position, (name, own) in enumerate(tables.items()):
             place = folder / str(position)
             place.mkdir(mode=0o700)
-            _write(place / "holder", pickle.dumps((name, own, plan, stage)))
+            _write(place / "holder", pickled((name, own, plan, stage, masking.get(name))))
         return cls(folder, tuple(tables))
 
     def export(self, stage: str) -> dict[str, bytes]:
@@ -122,8 +158,28 @@ class StoredHolders:
 @functools.lru_cache(maxsize=256)
 def _agent(folder: Path) -> StoredAgent:
     """The agent of the holder in `folder`; one for each process that asks."""
-    name, tables, plan, stage = pickle.loads((folder / "holder").read_bytes())  # noqa: S301 -- written by `store`
-    return StoredAgent(folder, name, tables, plan, stage)
+    name, tables, plan, stage, masking = pickle.loads((folder / "holder").read_bytes())  # noqa: S301 -- by `store`
+    return StoredAgent(folder, name, tables, plan, stage, masking)
+
+
+class _WithKeys(pickle.Pickler):
+    """Pickles keys by their secret bytes, and a secure stream as a fresh one: only into a holder's own folder."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Ed25519PrivateKey):
+            return Ed25519PrivateKey.from_private_bytes, (value.private_bytes_raw(),)
+        if isinstance(value, X25519PrivateKey):
+            return X25519PrivateKey.from_private_bytes, (value.private_bytes_raw(),)
+        if isinstance(value, SecureStream):
+            return SecureStream, ()
+        return NotImplemented
+
+
+def pickled(value: Any) -> bytes:
+    """A value with the keys in it."""
+    written = io.BytesIO()
+    _WithKeys(written).dump(value)
+    return written.getvalue()
 
 
 @dataclass

@@ -120,7 +120,7 @@ def _train_on_ray(
     stage, plan = holders.stage, holders.plan
     header = Header(run=run, plan_hash=plan.digest(), stage=stage.name)
     with tempfile.TemporaryDirectory(prefix="migrafed-holders-") as folder:
-        stored = StoredHolders.store(Path(folder), holders.tables, plan, stage)
+        stored = StoredHolders.store(Path(folder), holders.tables, plan, stage, holders.masking)
         outcome = run_on_ray(stored, lambda grid: carry_out(grid, stored))
         for agent in holders.agents.values():
             agent.statistics(StatisticsRequest(header=header, phase=READY, totals=outcome.totals))

@@ -35,8 +35,9 @@ def run_stage(plan: Plan, holders: SimulatedHolders) -> StageOutcome:
 def coordinator(plan: Plan, holders: SimulatedHolders, journal: Journal) -> Coordinator:
     public = TASK.public(series_of(plan))
     return Coordinator(
-        holders.grid(), TASK, public, plan, run="test", journal=journal, roster=holders.roster, holder_states=holders
-    )
+        holders.grid(), TASK, public, holders.plan, run="test", journal=journal, roster=holders.roster,
+        holder_states=holders,
+    )  # fmt: skip
 
 
 def journal_in(folder: Path, plan: Plan) -> Journal:

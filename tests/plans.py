@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clients.policy import AggregationPolicy
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK
 from protocol.plan import Plan, parse_plan
@@ -32,6 +33,9 @@ TINY: dict[str, dict[str, Any]] = {
     "compare": {"baselines": ["last_value"]},
     "report": {"pairs": 3, "bootstrap_block": 2},
 }
+PLAIN: dict[str, Any] = {"federation.aggregation": "plain"}
+"""Changes for tests that look at what single holders send, or hand the coordinator answers of their own making."""
+PLAIN_POLICY = AggregationPolicy(allow=("plain",))
 FILES = ("model.safetensors", "metrics.parquet", "forecasts.csv", "parts.parquet", "attraction.parquet", "flows.csv")
 """Files of a run folder that two runs of one plan share byte for byte."""
 

@@ -90,6 +90,7 @@ def make_plan(
             },
             "federation": {
                 "vectorise": "always",
+                "aggregation": "plain",  # as the others; what masks cost is `simulations.benchmarks.secure_aggregation`
                 "holders": {f"h{h}": codes[h * rows : (h + 1) * rows] for h in range(holders)},
             },
         }
@@ -119,7 +120,7 @@ def train_on_ray(plan: Plan, series: ODSeries) -> Trajectory:
     tables = {name: TASK.held_by(series, codes) for name, codes in plan.federation.holders.items()}
     trajectories: list[Trajectory] = []
     with tempfile.TemporaryDirectory(prefix="migrafed-holders-") as folder:
-        stored = StoredHolders.store(Path(folder), tables, plan, STAGE)
+        stored = StoredHolders.store(Path(folder), tables, plan, STAGE, {})
 
         def run_stage(grid: Grid):
             trajectory, outcome = _run_stage(grid, stored, plan, series, tree_cpu_seconds)

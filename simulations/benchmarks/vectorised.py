@@ -54,6 +54,7 @@ def make_plan(*, regions: int, rows: int, holders: int, channels: int) -> Plan:
             "model": {"channels": channels, "context_channels": channels},
             "training": {"rounds": 1, "batch_size": 8},
             "federation": {
+                "aggregation": "plain",
                 "holders": {f"h{h}": [codes[(h * rows + r) % regions] for r in range(rows)] for h in range(holders)}
             },
         }

@@ -24,9 +24,9 @@ from protocol.plan import TrainingSection
 from protocol.records import Header
 from simulations.grid import InProcessGrid
 from tests.federation import make_holders, outcome_of, run_stage
-from tests.plans import series_of, tiny_plan
+from tests.plans import PLAIN, series_of, tiny_plan
 
-PLAN = tiny_plan({"model.pair": "embedding"})
+PLAN = tiny_plan(PLAIN | {"model.pair": "embedding"})
 HEADER = Header(run="test", plan_hash=PLAN.digest(), stage="stage")
 
 
@@ -145,7 +145,7 @@ def sent_arrays(monkeypatch: pytest.MonkeyPatch, share: Any, changes: dict[str, 
         return replies
 
     monkeypatch.setattr(InProcessGrid, "send_and_receive", spy)
-    plan = tiny_plan({"model.pair": "embedding", "model.pair_features": ["reverse", "train_mean"]} | changes)
+    plan = tiny_plan({"model.pair": "embedding", "model.pair_features": ["reverse", "train_mean"]} | PLAIN | changes)
     return plan, {"outcome": outcome_of(plan, share), "seen": seen}
 
 

@@ -23,10 +23,10 @@ from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid
 from tests.federation import journal_in
 from tests.operators import holders
-from tests.plans import tiny_plan
+from tests.plans import PLAIN, PLAIN_POLICY, tiny_plan
 from tests.staged_calls import call_table, people_table, person
 
-PLAN = tiny_plan()
+PLAN = tiny_plan(PLAIN)
 STAGE = Stage(name="stage", share="weights")
 HEADER = Header(run="test", plan_hash=PLAN.digest(), stage="stage")
 STUDY = StudySection(source="rows", pushes="none", matching=True)
@@ -56,7 +56,10 @@ def holdings(folder: Path, **given: object) -> dict[str, CallHolding]:
 
 
 def exchanged(each: dict[str, CallHolding], folder: Path) -> None:
-    agents = {n: HolderAgent(n, None, PLAN, TASK, {"stage": "weights"}, letters=own) for n, own in each.items()}
+    agents = {
+        n: HolderAgent(n, None, PLAN, TASK, {"stage": "weights"}, aggregation=PLAIN_POLICY, letters=own)
+        for n, own in each.items()
+    }
     app = relay(lambda context: agents[str(context.node_config[NODE_NAME])])
     with journal_in(folder, PLAN) as journal:
         grid = InProcessGrid(app, list(agents))

@@ -26,6 +26,7 @@ from protocol.tasks import task_named
 from simulations.person_promises import person_headline, person_holder_cards, person_not_promised
 from simulations.protection import open_custodies, policy_of, required
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
+from tests.plans import PLAIN, PLAIN_POLICY
 
 PRIVATE: dict[str, Any] = {
     "privacy.mode": "person-dpsgd", "privacy.epsilon": 2.0, "privacy.delta": 1e-6, "privacy.score_against": "truth",
@@ -38,7 +39,7 @@ _MECHANISMS: dict[str, DPSGDPlan] = {}
 
 
 def plan_of(changes: dict[str, Any] | None = None, task: str = "integration") -> Plan:
-    return call_plan(task, PRIVATE | (changes or {}))
+    return call_plan(task, PRIVATE | PLAIN | (changes or {}))
 
 
 def private_tables(contacts: int = 0) -> CallTables:
@@ -62,7 +63,10 @@ def agent_of(plan: Plan, tables: CallTables, custody: Custody) -> HolderAgent:
     task = task_named(plan.run.task)
     mechanism = person_mechanism(plan, num_rows=ROWS)
     held = task.held_by(tables, (OPERATORS[0],))
-    return HolderAgent(OPERATORS[0], held, plan, task, {"stage": "weights"}, custody=custody, mechanism=mechanism)
+    return HolderAgent(
+        OPERATORS[0], held, plan, task, {"stage": "weights"}, custody=custody, mechanism=mechanism,
+        aggregation=PLAIN_POLICY,
+    )  # fmt: skip
 
 
 def header_of(plan: Plan) -> Header:

@@ -20,10 +20,11 @@ from protocol.errors import LedgerError
 from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.records import Header
 from simulations.protection import open_custodies
-from tests.plans import series_of, tiny_plan
+from tests.plans import PLAIN, PLAIN_POLICY, series_of, tiny_plan
 
 PLAN = tiny_plan(
-    {
+    PLAIN
+    | {
         "privacy.mode": "window-dpsgd",
         "privacy.epsilon": 8.0,
         "privacy.delta": 1e-6,
@@ -49,8 +50,9 @@ def opened(folder: Path) -> Iterator[HolderAgent]:
     tables = TASK.held_by(series_of(PLAN), PLAN.federation.holders["north"])
     with open_custodies(PLAN, folder) as custodies:
         agent = HolderAgent(
-            "north", tables, PLAN, TASK, {"stage": "weights"}, custody=custodies["north"], mechanism=MECHANISM
-        )
+            "north", tables, PLAN, TASK, {"stage": "weights"}, custody=custodies["north"], mechanism=MECHANISM,
+            aggregation=PLAIN_POLICY,
+        )  # fmt: skip
         agent.statistics(StatisticsRequest(header=HEADER, phase=READY))
         yield agent
 

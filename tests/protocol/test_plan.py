@@ -169,6 +169,7 @@ def test_digest_survives_the_locked_file(rate: float, seed: int, name: str, pati
             "training.learning_rate": rate,
             "training.patience": patience,
             "federation.holders": {name: ["C001", 'C"2\\']},
+            "federation.aggregation": "plain",
         }
     )
     from simulations.folder import _without_none

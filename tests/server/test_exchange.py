@@ -20,9 +20,9 @@ from server.journal import Journal
 from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid
 from tests.federation import journal_in
-from tests.plans import tiny_plan
+from tests.plans import PLAIN, PLAIN_POLICY, tiny_plan
 
-PLAN = tiny_plan()
+PLAN = tiny_plan(PLAIN)
 STAGE = Stage(name="stage", share="weights")
 NAMES = ("west", "north", "east")
 PHASES = ("keys", "pushes")
@@ -54,7 +54,8 @@ def writers() -> dict[str, Writer]:
 
 def agents(letters: Mapping[str, Any]) -> dict[str, HolderAgent]:
     return {
-        name: HolderAgent(name, None, PLAN, TASK, {"stage": "weights"}, letters=own) for name, own in letters.items()
+        name: HolderAgent(name, None, PLAN, TASK, {"stage": "weights"}, aggregation=PLAIN_POLICY, letters=own)
+        for name, own in letters.items()
     }
 
 

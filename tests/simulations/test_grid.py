@@ -16,7 +16,7 @@ from protocol.records import Header
 from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
 from tests.federation import coordinator as make_coordinator
 from tests.federation import journal_in, make_holders, run_stage
-from tests.plans import tiny_plan
+from tests.plans import PLAIN, tiny_plan
 
 HEADER = Header(run="test", plan_hash="a" * 64, stage="stage")
 
@@ -110,7 +110,7 @@ def test_coordinator_refuses_a_malformed_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, spoil: Any, error: type[Exception], rule: str
 ) -> None:
     """One holder's bad answer ends the round; nothing of the round is committed."""
-    plan = tiny_plan({"federation.vectorise": "never"})
+    plan = tiny_plan(PLAIN | {"federation.vectorise": "never"})
     original = HolderAgent.train
 
     def train(self: HolderAgent, request: RoundRequest) -> TrainReply:

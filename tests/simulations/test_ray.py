@@ -1,4 +1,4 @@
-"""Flower's Ray engine carries out the same plan, with the same result up to rounding."""
+"""Flower's Ray engine carries out the same plan, with the same result: masked sums are sums of integers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from clients.app import relay
 from dhgsil.task import TASK
+from privacy.secure_aggregation.roster import Roster
 from protocol.errors import PlanError, ProtocolError, RunInterruptedError
 from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.records import Header
-from server.rounds import Stage
+from server.rounds import Coordinator, Stage
 from simulations import ray_engine
+from simulations.grid import NODE_NAME, InProcessGrid
 from simulations.ray_engine import StoppableGrid, StoredAgent, StoredHolders
 from simulations.runner import simulate
-from tests.federation import largest_difference, make_holders, run_stage
+from tests.federation import journal_in, largest_difference, make_holders, run_stage
 from tests.plans import series_of, tiny_plan
 
 STAGE = Stage(name="stage", share="weights+margins")
@@ -36,7 +39,7 @@ def test_ray_gives_the_same_result(tmp_path: Path) -> None:
     simulate(plan, out=tmp_path / "here")
     simulate(plan, out=tmp_path / "ray", engine="ray")
     here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "ray"))
-    assert largest_difference(here, there) <= 1e-5
+    assert largest_difference(here, there) == 0.0
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
@@ -50,14 +53,38 @@ def test_missing_ray_is_said_before_anything_is_written(tmp_path: Path) -> None:
 def stored_agents(folder: Path, plan: Any) -> tuple[StoredHolders, Header]:
     tables = {name: TASK.held_by(series_of(plan), codes) for name, codes in plan.federation.holders.items()}
     header = Header(run="test", plan_hash=plan.digest(), stage=STAGE.name)
-    return StoredHolders.store(folder, tables, plan, STAGE), header
+    return StoredHolders.store(folder, tables, plan, STAGE, make_holders(plan).masking), header
+
+
+def test_masked_sums_go_on_from_one_actor_to_the_next(tmp_path: Path) -> None:
+    """Every message is answered by a fresh agent that knows only its folder; the result is that of agents that stay."""
+    plan = tiny_plan({"federation.vectorise": "never"})
+    holders = make_holders(plan)
+    expected = run_stage(plan, holders)
+    roster = Roster(dict(holders.roster.members)) if holders.roster else None
+    stored = StoredHolders.store(tmp_path, holders.tables, plan, STAGE, holders.masking)
+
+    def fresh(name: str) -> StoredAgent:
+        ray_engine._agent.cache_clear()
+        return ray_engine._agent(tmp_path / str(stored.names.index(name)))
+
+    grid = InProcessGrid(relay(lambda context: fresh(str(context.node_config[NODE_NAME]))), stored.names)
+    public = TASK.public(series_of(plan))
+    with journal_in(tmp_path, plan) as journal:
+        outcome = Coordinator(
+            grid, TASK, public, plan, run="test", journal=journal, roster=roster, holder_states=stored
+        ).run_stage(STAGE)
+    assert largest_difference(outcome.weights, expected.weights) == 0.0
 
 
 def test_any_process_can_continue_for_a_holder(tmp_path: Path) -> None:
     """Each round is answered by a fresh agent, as by another actor; the result is that of one agent."""
     plan = tiny_plan(
-        {"model.pair": "embedding", "federation.vectorise": "never", "federation.holders": {"a": ["C002"]}}
-    )
+        {
+            "model.pair": "embedding", "federation.vectorise": "never", "federation.holders": {"a": ["C002"]},
+            "federation.aggregation": "plain",
+        }
+    )  # fmt: skip
     expected = make_holders(plan)
     outcome = run_stage(plan, expected)
     stored, header = stored_agents(tmp_path, plan)
@@ -84,7 +111,7 @@ def run_stage_last_weights(plan: Any) -> dict[str, Any]:
 
 
 def test_holder_without_an_open_session_is_refused(tmp_path: Path) -> None:
-    plan = tiny_plan({"federation.holders": {"a": ["C002"]}})
+    plan = tiny_plan({"federation.holders": {"a": ["C002"]}, "federation.aggregation": "plain"})
     _, header = stored_agents(tmp_path, plan)
     with pytest.raises(ProtocolError, match="no open stage"):
         ray_engine._agent(tmp_path / "0").train(RoundRequest(header=header, round=1, weights={}))
