@@ -7,7 +7,7 @@
 =============  ========================================================================================
 phase          what goes from every operator to every other one, sealed but for the first
 =============  ========================================================================================
-``keys``       its public key
+``keys``       its public key, signed with its key of the roster (`privacy.signed_keys`)
 ``hubs``       tokens of hubs and couriers that the recipient's subscribers have calls with (levels L0 and L1)
 ``pushes``     counts for the recipient's subscribers over their contacts here
 ``questions``  blinded identities of those who look new or gone (`clients.call_matching`), where the plan matches
@@ -41,6 +41,7 @@ from integration.task import CallTables
 from privacy.matching import MatchRules, QuestionBook
 from privacy.plan import CountReleasePlan
 from privacy.sealed import SealingKey, checked_keys
+from privacy.signed_keys import KeySigner
 from protocol.errors import PolicyRefusedError, ProtocolError
 from protocol.plan import digest_of
 from protocol.records import Header
@@ -67,8 +68,8 @@ class CallHolding:
         key: Its sealing key; a restarted holder needs the same to read mail that is delivered again.
         policy: What it allows; the default allows nothing.
         custody: Its ledger, for level L2.
-        roster: Public keys of the others as agreed on elsewhere. Without it a coordinator that replaces keys could
-            read what is pushed, see `privacy.sealed`.
+        signer: Signs the sealing key and checks the others', by a roster that was agreed on elsewhere. Without it a
+            coordinator that replaces keys could read what is pushed, see `privacy.sealed`.
         weeks: Weeks to count; all but the first by default.
         match_rules: Public sizes of questions and answers, where the plan matches persons; the same at every operator.
         book: Questions that other operators have asked before in this period.
@@ -88,7 +89,7 @@ class CallHolding:
         key: SealingKey,
         policy: PushPolicy | None = None,
         custody: Custody | None = None,
-        roster: Mapping[str, bytes] | None = None,
+        signer: KeySigner | None = None,
         weeks: Sequence[int] | None = None,
         match_rules: MatchRules = SIZES,
         book: QuestionBook | None = None,
@@ -99,7 +100,7 @@ class CallHolding:
         if study.pushes == "L2" and custody is None:
             raise PolicyRefusedError(f"operator '{name}' cannot push counts with noise without a ledger; open one")
         self.name, self.records, self._engine, self._study = name, records, engine, study
-        self._key, self._custody, self._roster, self._noise_floor = key, custody, roster, noise_floor
+        self._key, self._custody, self._signer, self._noise_floor = key, custody, signer, noise_floor
         last = records.calendar.weeks
         self._weeks = range(2, last + 1) if weeks is None else range(min(weeks), max(weeks) + 1)
         self._others = self._other_names()
@@ -124,7 +125,7 @@ class CallHolding:
             RefusedError: the ledger does not pay for it.
         """
         if phase == KEYS:
-            return dict.fromkeys(self._others, self._key.public)
+            return dict.fromkeys(self._others, self._shown_key(header))
         return {other: self._seal(header, phase, other, text) for other, text in self._texts(header, phase).items()}
 
     def _texts(self, header: Header, phase: str) -> dict[str, bytes]:
@@ -152,7 +153,7 @@ class CallHolding:
             odd = sorted(set(inbox) ^ set(self._others))
             raise ProtocolError(f"mail is missing or unexpected of {odd[:3]}; every operator of the routing takes part")
         if phase == KEYS:
-            self._public = checked_keys(inbox, self._roster)
+            self._public = self._checked_keys(header, inbox)
             self._tokens = {}
             return
         opened = {other: self._open(header, phase, other, parcel) for other, parcel in inbox.items()}
@@ -254,6 +255,13 @@ class CallHolding:
             self._tokens[other] = Tokens(self._key.shared(self._public_key(other), purpose=b"tokens"), numbers)
         return self._tokens[other]
 
+    def _shown_key(self, header: Header) -> bytes:
+        """The own public key, signed where there is a roster."""
+        return self._key.public if self._signer is None else self._signer.signed(self._key.public, of=_run(header))
+
+    def _checked_keys(self, header: Header, inbox: Mapping[str, bytes]) -> dict[str, bytes]:
+        return checked_keys(inbox if self._signer is None else self._signer.checked(inbox, of=_run(header)))
+
     def _public_key(self, other: str) -> bytes:
         if other not in self._public:
             raise ProtocolError(f"operator '{self.name}' has no key of '{other}' yet; exchange keys first")
@@ -265,6 +273,11 @@ class CallHolding:
     def _open(self, header: Header, phase: str, other: str, parcel: bytes) -> bytes:
         context = _context(header, phase, other, self.name)
         return self._key.open(parcel, sender=self._public_key(other), context=context)
+
+
+def _run(header: Header) -> bytes:
+    """What a sealing key is for."""
+    return json.dumps([header.run, header.plan_hash, header.stage]).encode()
 
 
 def _context(header: Header, phase: str, sender: str, recipient: str) -> bytes:

@@ -17,9 +17,8 @@ recipient keeps a parcel from being replayed elsewhere. Lengths are not hidden.
 
 **What it does not do.** It proves possession of keys, not who has them. Where holders learn each other's public keys
 from the coordinator, a coordinator that replaces keys can read and rewrite everything (an active attack; one that only
-looks, or is seized later, cannot). Pinning the keys in a roster that the holders agreed on elsewhere closes this:
-`checked_keys` refuses keys that are not the roster's. There is no forward secrecy against the theft of a recipient's
-key.
+looks, or is seized later, cannot). `privacy.signed_keys` closes this: holders sign their sealing keys with those of a
+roster that they agreed on elsewhere. There is no forward secrecy against the theft of a recipient's key.
 
 Source: RFC 9180, section 4.1 (AuthEncap) for the construction, RFC 7748 (X25519), RFC 5869 (HKDF). The bytes on the
 wire are this project's, not those of RFC 9180: `cryptography` offers no authenticated mode of it.
@@ -117,21 +116,16 @@ class SealingKey:
         return _derived(_agreed(self._key, other), _SHARED, both + purpose)
 
 
-def checked_keys(keys: Mapping[str, bytes], roster: Mapping[str, bytes] | None) -> dict[str, bytes]:
-    """Public keys of the other holders as they came, after comparing them with the roster if there is one.
+def checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Public keys of the other holders; whose they are, only a signature tells (`privacy.signed_keys`).
 
     Raises:
-        ProtocolError: a key of a wrong length, two holders with one key, or one that the roster does not have.
+        ProtocolError: a key of a wrong length, or two holders with one key.
     """
     if odd := sorted(name for name, key in keys.items() if len(key) != KEY_BYTES):
         raise ProtocolError(f"the keys of {odd[:3]} do not have {KEY_BYTES} bytes; both sides must run one version")
     if len(set(keys.values())) != len(keys):
         raise ProtocolError("two holders sent the same key; one of them must be replaced, ask both")
-    if roster is not None and (odd := sorted(name for name, key in keys.items() if roster.get(name) != key)):
-        raise ProtocolError(
-            f"the keys of {odd[:3]} are not those of the roster; somebody replaced them on the way, or the roster is "
-            "old: compare them with these holders"
-        )
     return dict(keys)
 
 

@@ -23,6 +23,7 @@ from integration.features.assembling import Pushed
 from integration.push_histograms import bins_of_a_tie
 from integration.study import StudySection
 from privacy.sealed import SealingKey
+from privacy.signed_keys import KeySigner
 from protocol.errors import PolicyRefusedError, ProtocolError, TrainingError
 from protocol.records import Header
 from server.journal import Journal
@@ -30,10 +31,11 @@ from server.rounds import Coordinator, Stage
 from simulations.grid import NODE_NAME, InProcessGrid
 from tables.engine import Engine, Limits
 from tests.federation import journal_in
+from tests.masked_sums import identity, roster_of
 from tests.operators import PERSONS, WEEKS, city, holders
-from tests.plans import tiny_plan
+from tests.plans import PLAIN, PLAIN_POLICY, tiny_plan
 
-PLAN = tiny_plan()
+PLAN = tiny_plan(PLAIN)
 STAGE = Stage(name="stage", share="weights")
 HEADER = Header(run="test", plan_hash=PLAN.digest(), stage="stage")
 NAMES = ("east", "north", "west")
@@ -69,7 +71,8 @@ def world(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def coordinator(holdings: Mapping[str, CallHolding], journal: Journal) -> Coordinator:
     agents = {
-        name: HolderAgent(name, None, PLAN, TASK, {"stage": "weights"}, letters=own) for name, own in holdings.items()
+        name: HolderAgent(name, None, PLAN, TASK, {"stage": "weights"}, aggregation=PLAIN_POLICY, letters=own)
+        for name, own in holdings.items()
     }
     app = relay(lambda context: agents[str(context.node_config[NODE_NAME])])
     return Coordinator(InProcessGrid(app, list(agents)), TASK, None, PLAN, run="test", journal=journal)
@@ -114,7 +117,7 @@ def test_counts_arrive_as_they_were_sent_and_the_coordinator_sees_none(world: Wo
 @pytest.mark.slow
 def test_a_resumed_exchange_brings_the_same_rows_and_asks_nobody_again(world: World, tmp_path: Path) -> None:
     first = {name: world.holding(name, "L0") for name in NAMES}
-    exchanged(first, (KEYS, HUBS, PUSHES), tmp_path).__exit__()
+    exchanged(first, (KEYS, HUBS, PUSHES), tmp_path).__exit__(None, None, None)
     again = {name: world.holding(name, "L0") for name in NAMES}
 
     def refuse(header: Header, phase: str) -> dict[str, bytes]:
@@ -122,7 +125,7 @@ def test_a_resumed_exchange_brings_the_same_rows_and_asks_nobody_again(world: Wo
 
     for holding in again.values():
         holding.write = refuse  # type: ignore[method-assign]
-    exchanged(again, (KEYS, HUBS, PUSHES), tmp_path).__exit__()
+    exchanged(again, (KEYS, HUBS, PUSHES), tmp_path).__exit__(None, None, None)
     for name in NAMES:
         pd.testing.assert_frame_equal(first[name].rows(), again[name].rows())
 
@@ -130,7 +133,7 @@ def test_a_resumed_exchange_brings_the_same_rows_and_asks_nobody_again(world: Wo
 @pytest.mark.slow
 def test_small_counts_stay_at_level_l1(world: World, tmp_path: Path) -> None:
     holdings = {name: world.holding(name, "L1", policy=HALF) for name in NAMES}
-    exchanged(holdings, (KEYS, HUBS, PUSHES), tmp_path).__exit__()
+    exchanged(holdings, (KEYS, HUBS, PUSHES), tmp_path).__exit__(None, None, None)
     got = [push for holding in holdings.values() for push in holding._received.values()]
     assert any(len(push.provinces) for push in got)
     for push in got:
@@ -218,13 +221,34 @@ def test_mail_that_was_changed_misdirected_or_replayed_is_refused(world: World) 
         holdings["east"].write(HEADER, "gossip")
 
 
-def test_without_keys_nothing_is_written_and_a_roster_finds_replaced_ones(world: World) -> None:
+def test_without_keys_nothing_is_written(world: World) -> None:
     with pytest.raises(ProtocolError, match="exchange keys first"):
         world.holding("east", "L0").write(HEADER, HUBS)
-    roster = {name: KEYS_OF[name].public for name in NAMES}
-    holding = world.holding("east", "L0", roster=roster)
-    with pytest.raises(ProtocolError, match="not those of the roster"):
-        holding.read(HEADER, KEYS, {"north": SealingKey.generate().public, "west": roster["west"]})
+
+
+def test_a_coordinator_that_replaces_keys_is_found_out(world: World) -> None:
+    """Signed by the roster's members, keys come through; the coordinator's own, unsigned ones and old ones do not."""
+    roster = roster_of((*NAMES, "south"))
+    signers = {name: KeySigner(identity(name), roster) for name in NAMES}
+    holdings = {name: world.holding(name, "L0", signer=signers[name]) for name in NAMES}
+    keys = {name: holding.write(HEADER, KEYS)["east"] for name, holding in holdings.items() if name != "east"}
+    elsewhere = Header(run="another", plan_hash=HEADER.plan_hash, stage="stage")
+    own = SealingKey.generate().public
+    liar = KeySigner(identity("south"), roster)
+    for header, replaced in (
+        (HEADER, liar.signed(own, of=b"")),
+        (HEADER, keys["west"]),
+        (HEADER, own),
+        (elsewhere, keys["north"]),
+    ):
+        with pytest.raises(ProtocolError, match=r"not signed by the roster's 'north'|signed key"):
+            holdings["east"].read(header, KEYS, keys | {"north": replaced})
+        with pytest.raises(ProtocolError, match="exchange keys first"):
+            holdings["east"].write(HEADER, HUBS)
+    holdings["east"].read(HEADER, KEYS, keys)
+    assert holdings["east"]._public == {name: KEYS_OF[name].public for name in ("north", "west")}
+    with pytest.raises(ProtocolError, match="32 bytes"):  # one version at all, and one way of sending keys
+        world.holding("east", "L0").read(HEADER, KEYS, keys)
 
 
 SOME = Pushed(sexes=pd.DataFrame({"person": [7], "week": np.array([2], np.int16), "sex": [1], "contacts": [3]}))
