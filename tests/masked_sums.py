@@ -87,8 +87,8 @@ def snapshot(thing: object) -> object:
         return thing._buffer, thing._used
     if isinstance(thing, Mapping):
         return {key: snapshot(value) for key, value in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [snapshot(value) for value in thing]
+    if isinstance(thing, (list, tuple, np.ndarray)):
+        return [snapshot(value) for value in (thing.tolist() if isinstance(thing, np.ndarray) else thing)]
     return type(thing).__name__, {key: snapshot(value) for key, value in vars(thing).items() if key != "_busy"}
 
 

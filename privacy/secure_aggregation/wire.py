@@ -46,23 +46,27 @@ def unpack(blob: bytes, kind: str, count: int) -> tuple[bytes, ...]:
 
 
 def _fields(blob: bytes, start: int, kind: str) -> tuple[bytes, ...]:
-    broken = ProtocolError(f"a message of kind '{kind}' is cut short or too long; send it again")
     if len(blob) < start + _COUNT.size:
-        raise broken
+        raise _broken(kind)
     (count,) = _COUNT.unpack_from(blob, start)
     place, fields = start + _COUNT.size, []
     for _ in range(count):
         if len(blob) < place + _LENGTH.size:
-            raise broken
+            raise _broken(kind)
         (length,) = _LENGTH.unpack_from(blob, place)
         place += _LENGTH.size
         if len(blob) < place + length:
-            raise broken
+            raise _broken(kind)
         fields.append(blob[place : place + length])
         place += length
     if place != len(blob):
-        raise broken
+        raise _broken(kind)
     return tuple(fields)
+
+
+def _broken(kind: str) -> ProtocolError:
+    """Made where it is raised: kept in a variable there, it would keep the whole message until the next collection."""
+    return ProtocolError(f"a message of kind '{kind}' is cut short or too long; send it again")
 
 
 def pack_names(names: Iterable[str]) -> bytes:
