@@ -4,9 +4,10 @@
 plan it approved, what it was asked for, its own weight, and which sums it has helped to open before.
 
 **Sums that differ by one holder.** Whoever has the same sum twice, once with and once without a holder, has that
-holder's part. So a sum that was opened before (the same stage, label and content) is opened again only over the same
-holders. What a coordinator can still do is to ask for something slightly different and drop a holder: against that, and
-against everything else that sums tell, there is the noise of a private plan.
+holder's part. So all sums of one label (a phase of statistics, the update of a round) are opened over the same holders,
+whatever else is asked for, in a session that begins anew too. A holder that is started anew has forgotten which they
+were. What a coordinator can still compare is one round with another: against that, and against everything else that
+sums tell, there is the noise of a private plan.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from protocol.errors import AggregationRefusedError, PolicyRefusedError, Protoco
 from protocol.masked_messages import MaskedAnswer, MaskedRequest
 from protocol.records import Header
 
-_Key = tuple[str, str, bytes]
+_Key = tuple[str, str]
 
 
 class Masking:
@@ -99,7 +100,7 @@ class Masking:
         if asked.label != label or asked.model_hash != content:
             raise self._refusal(f"the order is of '{asked.label}' with other weights or sums than came with it")
         self._check_weights(header.stage, asked, weight)
-        key = (header.stage, label, content)
+        key = (header.stage, label)
         if self._opened.get(key, asked.cohort) != asked.cohort:
             raise self._refusal(f"'{label}' was opened before over other holders; the difference would show one's part")
         self._session(header.stage).begin(order)

@@ -35,6 +35,8 @@ from clients.app import relay
 from clients.masking import Masking
 from clients.policy import AggregationPolicy
 from privacy.randomness import SecureStream
+from privacy.secure_aggregation.alone import Alone
+from privacy.secure_aggregation.holder import MaskingHolder
 from protocol.errors import MigrafedError, PlanError, RunInterruptedError
 from protocol.masked_messages import MaskedAnswer, MaskedReply, MaskedRequest
 from protocol.messages import READY, EvaluateReply, RoundRequest, StatisticsReply, StatisticsRequest, TrainReply
@@ -163,7 +165,11 @@ def _agent(folder: Path) -> StoredAgent:
 
 
 class _WithKeys(pickle.Pickler):
-    """Pickles keys by their secret bytes, and a secure stream as a fresh one: only into a holder's own folder."""
+    """Pickles keys by their secret bytes, and a secure stream as a fresh one: only into a holder's own folder.
+
+    A masking holder refuses copies, for two of it could open two sums. Here it moves: the actor that wrote it does not
+    answer again before it has read what the next one wrote.
+    """
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Ed25519PrivateKey):
@@ -172,7 +178,17 @@ class _WithKeys(pickle.Pickler):
             return X25519PrivateKey.from_private_bytes, (value.private_bytes_raw(),)
         if isinstance(value, SecureStream):
             return SecureStream, ()
+        if isinstance(value, MaskingHolder):
+            return _moved, ({name: part for name, part in vars(value).items() if name not in vars(Alone())},)
         return NotImplemented
+
+
+def _moved(parts: dict[str, Any]) -> MaskingHolder:
+    """A masking holder in another process, which is now the only one."""
+    holder = MaskingHolder.__new__(MaskingHolder)
+    Alone.__init__(holder)
+    vars(holder).update(parts)
+    return holder
 
 
 def pickled(value: Any) -> bytes:
