@@ -55,7 +55,7 @@ def trainings(plan: Plan) -> Iterator[Training]:
     for share in plan.federation.shares:
         yield Training("federated", Stage(name=f"federated, {share}", share=share), plan, holders)
     if plan.compare.pooled:
-        yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan, (POOLED_HOLDER,))
+        yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan.unmasked(), (POOLED_HOLDER,))
     if plan.compare.alone:
         for name in holders:
             yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan.unmasked(), (name,))
