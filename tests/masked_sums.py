@@ -109,6 +109,10 @@ class Session:
         """Those who advertised a key."""
         return tuple(sorted(self.enrolment.adverts))
 
+    def last(self, kind: str) -> dict[str, bytes]:
+        """The last message of a kind that arrived from or at each holder."""
+        return {name: message for sort, name, message in self.log if sort == kind}
+
     def passed(self, kind: str, name: str, message: bytes) -> bytes | None:
         """What arrives of a message."""
         arrived = self.hook(kind, name, message)
