@@ -24,11 +24,13 @@ from integration.task import IntegrationTask
 from privacy.matching import MatchRules
 from privacy.sealed import SealingKey
 from privacy.secure_aggregation.roster import Identity
+from privacy.signed_keys import KeySigner
 from protocol.plan import Plan
 from server.journal import Journal
 from server.rounds import Coordinator, Stage
 from simulations.call_data import CallData
 from simulations.holders import SimulatedHolders
+from simulations.identities import identities_of, roster_of
 from simulations.progress import Progress
 
 STAGE = Stage(name="exchange", share="weights")
@@ -93,24 +95,27 @@ def exchanged_rows(
         ledgers: Folder of the operators' ledgers.
         keys: Private folder for the operators' sealing keys, so that mail can be read again after a stop.
         progress: Told what happens.
-        identities: Signing keys of the operators; made for this exchange and forgotten if not given.
+        identities: Signing keys of the operators, which sign their sealing keys too; kept beside their ledgers if not
+            given.
 
     Raises:
         RefusedError: a policy or a ledger does not allow what the plan asks for.
         TrainingError: an operator failed.
     """
     phases = exchange_phases(city.study)
-    sizes = match_sizes(city)
+    sizes, signing = match_sizes(city), identities or identities_of(city.operators, ledgers)
+    roster = roster_of(signing)
     with open_ties(plan, city.study, ledgers) as custodies:
         holdings = {
             name: CallHolding(
                 name, one.records, city.engine, city.study, key=_kept_key(keys / f"{name}.key"),
                 policy=push_policy(city.study), custody=custodies.get(name), match_rules=sizes,
+                signer=KeySigner(signing[name], roster),
             )
             for name, one in city.operators.items()
         }  # fmt: skip
         holders = SimulatedHolders(
-            dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, identities=identities,
+            dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, identities=signing,
             letters=holdings,
         )  # fmt: skip
         coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal, roster=holders.roster)

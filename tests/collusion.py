@@ -119,6 +119,12 @@ def strategies(contributors: int) -> Iterator[list[int | None]]:
         if (first or asked != "first") and (second or asked != "second")
     ]
     for chosen in itertools.combinations_with_replacement(types, contributors):
+        first, second = (sum(kind[0] == name for kind in chosen) for name in ("first", "second"))
+        # The two sets may be exchanged, and who is in a set that nobody is asked for does not matter.
+        if first < second or (not first and any(kind[1] for kind in chosen)):
+            continue
+        if not second and any(kind[2] for kind in chosen):
+            continue
         bits = {
             "nothing": None,
             "all": (1 << contributors) - 1,
