@@ -10,10 +10,9 @@ who made it. A subscriber of two operators is promised the sum of both.
 
 from __future__ import annotations
 
-from math import ceil
-
 from integration.person_rows import check_person_features
 from integration.task import feature_names
+from privacy.distributed import step_schedule
 from privacy.plan import DPSGDPlan
 from protocol.errors import PlanError
 from protocol.plan import Plan
@@ -36,6 +35,8 @@ def person_mechanism(plan: Plan, *, num_rows: int) -> DPSGDPlan:
 
     q = batch_size / num_rows,   T = rounds · local_epochs · ceil(num_rows / batch_size)
 
+    With ``noise = "distributed"`` a round is one step over all holders, see `privacy.distributed.step_schedule`.
+
     Args:
         plan: With ``[privacy] mode = "person-dpsgd"``.
         num_rows: A public number of training rows of a holder, rounded say: the promise holds whatever it is, as long
@@ -49,7 +50,7 @@ def person_mechanism(plan: Plan, *, num_rows: int) -> DPSGDPlan:
     if section is None or section.mode != "person-dpsgd":
         raise PlanError(f'a mechanism over rows of persons needs privacy.mode = "person-dpsgd", got "{plan.mode}"')
     check_person_features(feature_names(plan), contacts=section.contacts)
-    batch, training = plan.training.batch_size, plan.training
+    batch = plan.training.batch_size
     if not 1 <= batch <= num_rows:
         raise PlanError(
             f"training.batch_size is {batch}, and a holder has {num_rows} training rows; choose from 1 to that number"
@@ -58,9 +59,7 @@ def person_mechanism(plan: Plan, *, num_rows: int) -> DPSGDPlan:
         unit=unit_of(section.contacts),
         clip_norm=section.clip_norm,
         noise_multiplier=1.0,
-        sampling_rate=batch / num_rows,
-        expected_batch=batch,
-        steps=training.rounds * training.local_epochs * ceil(num_rows / batch),
         contacts=section.contacts,
+        **step_schedule(plan, num_examples=num_rows),
     )
     return start.calibrate(epsilon=section.epsilon, delta=section.delta)

@@ -65,13 +65,13 @@ _BLOCK = 2**18
 """Numbers that are clipped at a time: two megabytes of float64 stay in the cache."""
 
 
-def sensitivity_units(parameters: int) -> float:
+def sensitivity_units(parameters: int, units: int = UNITS) -> float:
     """Bound on how far one example moves the integer sum in L2: U + sqrt(d) (1 + tiny), d the number of parameters.
 
     Clipped, a row has norm U; rounding to the nearest integer moves each coordinate by at most 1/2. The other half of
     sqrt(d) and `tiny` cover the floats: of the norm, of the product, and of last bits that the other rows share.
     """
-    return UNITS + math.sqrt(parameters) * (1 + _TINY)
+    return units + math.sqrt(parameters) * (1 + _TINY)
 
 
 def per_example_gradients(loss: LossFunction, model: nn.Module, batch: Batch, mode: Mode = "vmap") -> Gradients:
@@ -128,6 +128,7 @@ class DPSGD:
             )
         self.plan, self._stream = plan, stream
         self.mode: Mode = mode
+        self.units = UNITS
 
     def draw(self, num_examples: int) -> np.ndarray:
         """Positions of the examples of one step; may be none, and the step must be taken. See `poisson_batch`."""
@@ -153,7 +154,7 @@ class DPSGD:
             raise PrivacyParameterError(f"physical_batch must be >= 1, got {physical_batch}; give a batch that fits")
         total = self._clipped_sum(loss, model, batch_of, positions, physical_batch=physical_batch)
         noisy = total + self._noise(len(total))
-        return _unflatten(noisy * (self.plan.clip_norm / UNITS / self._divisor(len(positions))), model)
+        return _unflatten(noisy * (self.plan.clip_norm / self.units / self._divisor(len(positions))), model)
 
     def _clipped_sum(
         self, loss: LossFunction, model: nn.Module, batch_of: BatchOf, positions: np.ndarray, *, physical_batch: int
@@ -182,7 +183,7 @@ class DPSGD:
         return total.to(torch.int64).numpy()
 
     def _to_units(self, rows: Tensor) -> Tensor:
-        """Each row scaled to a norm of at most UNITS and rounded, in place; a row that is not finite becomes zero.
+        """Each row scaled to a norm of at most U and rounded, in place; a row that is not finite becomes zero.
 
         Refusing such a row instead would tell that it was there. Shapes: (B, d) float64 -> (B, d)
         """
@@ -190,7 +191,7 @@ class DPSGD:
         finite = torch.isfinite(norms)
         if not finite.all():
             rows[~finite], norms[~finite] = 0.0, 0.0
-        return rows.mul_((UNITS / norms.clamp_min(self.plan.clip_norm))[:, None]).round_()
+        return rows.mul_((self.units / norms.clamp_min(self.plan.clip_norm))[:, None]).round_()
 
     def _noise(self, parameters: int) -> np.ndarray:
         """Integer noise of the whole logical batch, (parameters,) int64."""

@@ -129,6 +129,15 @@ class DPSGDPlan(_PrivacyPlan):
     the other, P(S) <= e^e1 R(S) + d1 <= e^(e1 + e2) Q(S) + d1 + e^e1 d2, both ways. The proof is in
     `privacy.two_legs`; the bound is true and not tight, and at K = 0 it is today's promise to the number.
 
+    With `honest` t above 0 no holder adds that noise alone: each adds a share of it to a masked sum, so that the shares
+    of any t holders have all of it (`privacy.distributed`). One step is then one sum over all holders: `sampling_rate`
+    is that of each holder's examples, `expected_batch` counts the examples of all, and the noise in the sum is that of
+    one place that holds all data. The unit and the adjacency stay what they are, an example of one holder; the
+    sensitivity is that of the sum. Epsilon holds against the coordinator, and whoever reads what it makes, where the
+    sum stays masked and at least t holders in it added their share. Where c of only t are dishonest, and tell the
+    coordinator or leave out what they drew, it is `epsilon_against(delta, dishonest=c)`. A holder that looks at the
+    others knows its own share, so against it c is 1 at least.
+
     Source: Choquette-Choo et al. 2023, arXiv:2310.15526, Corollary 4.7 (the pair that dominates a leg).
     """
 
@@ -140,6 +149,9 @@ class DPSGDPlan(_PrivacyPlan):
     expected_batch: float = Field(gt=0, description="what the noisy sum is divided by; a public constant")
     steps: int = Field(ge=1, le=10_000_000)
     contacts: int = Field(default=0, ge=0, le=1000, description="K: rows of others that one person's records enter")
+    honest: int = Field(
+        default=0, ge=0, le=1024, description="t: holders whose shares of noise make the whole; 0: each adds all of it"
+    )
 
     def events(self) -> tuple[PrivacyEvent, ...]:
         """All steps as one event."""
@@ -148,6 +160,25 @@ class DPSGDPlan(_PrivacyPlan):
     def person_epsilon(self, examples_per_person: int, delta: float) -> float:
         """Epsilon of a person who owns so many examples, each with its K contacts."""
         return accounting.group_epsilon(self._steps_event(), examples_per_person=examples_per_person, delta=delta)
+
+    def epsilon_against(self, delta: float, *, dishonest: int) -> float:
+        """Epsilon of one example where so many of the t holders whose noise counts are dishonest.
+
+        The noise of the other t - c is left: z sqrt((t - c) / t). Infinite where nobody's is. Where each holder adds
+        all of the noise itself, nobody else's honesty matters.
+
+        Raises:
+            PrivacyParameterError: delta out of range, or a number of holders below 0.
+        """
+        if dishonest < 0:
+            raise PrivacyParameterError(f"{dishonest} dishonest holders were given; the number must be 0 or more")
+        if not self.honest:
+            return self.epsilon(delta)
+        check_delta(delta)
+        if dishonest >= self.honest:
+            return math.inf
+        left = self.noise_multiplier * math.sqrt((self.honest - dishonest) / self.honest)
+        return accounting.epsilon((self._steps_event(left * (1 - 2.0**-50)),), delta=delta)
 
     def calibrate(self, *, epsilon: float, delta: float) -> Self:
         """A new plan with the least noise that is (epsilon, delta)-DP for one example, its contacts included.
@@ -181,10 +212,11 @@ _ANY_PLAN: TypeAdapter[PrivacyPlan] = TypeAdapter(Annotated[PrivacyPlan, Field(d
 
 
 def plan_to_json(plan: _PrivacyPlan) -> str:
-    """The canonical JSON of a plan: sorted keys, no blanks, every field there, defaults too, but for no contacts."""
+    """The canonical JSON of a plan: sorted keys, no blanks, every field there, defaults too, but for none of these."""
     values = plan.model_dump(mode="json")
-    if values.get("contacts") == 0:  # so that plans from before there were contacts keep their digest
-        del values["contacts"]
+    for name in ("contacts", "honest"):  # so that plans from before there were any keep their digest
+        if values.get(name) == 0:
+            del values[name]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

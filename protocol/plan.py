@@ -260,11 +260,24 @@ class Plan(FrozenConfig):
             )
         if federation.aggregation == "robust":
             federation.check_robust(protected=self.privacy is not None)
-        shared_noise = self.privacy is not None and self.privacy.noise == "distributed"
-        if shared_noise and not (self.trains_privately and federation.aggregation == "secure"):
+        if self.shares_noise and not (self.trains_privately and federation.aggregation == "secure"):
             raise ValueError(
                 'privacy.noise = "distributed" protects only within a masked sum of training steps; set '
                 'federation.aggregation = "secure" and a mode of private training, or noise = "local"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shared_noise_is_one_step_a_round(self) -> Plan:
+        """A round is then one step, taken where the sum is: by the coordinator, with plain SGD or FedAdam."""
+        if not self.shares_noise:
+            return self
+        sgd = self.federation.strategy == "fedavg" and self.training.optimizer == "sgd"
+        if not (sgd or self.federation.strategy == "fedadam") or self.training.local_epochs != 1:
+            raise ValueError(
+                'with privacy.noise = "distributed" a round is one step over all holders, which the coordinator takes; '
+                'set training.local_epochs = 1 and either training.optimizer = "sgd" with federation.strategy = '
+                '"fedavg", or strategy = "fedadam"'
             )
         return self
 
@@ -308,6 +321,11 @@ class Plan(FrozenConfig):
     def trains_privately(self) -> bool:
         """Whether every training step is noised, so that no loss and no error of raw data may be asked for."""
         return self.mode in ("window-dpsgd", "person-dpsgd")
+
+    @property
+    def shares_noise(self) -> bool:
+        """Whether each holder adds a part of the noise only, so that nothing but their masked sum may be seen."""
+        return self.privacy is not None and self.privacy.noise == "distributed"
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan, as 64 hexadecimal digits."""

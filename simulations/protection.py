@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from dhgsil.windows import window_origins
 from privacy.audits.check import CheckResult
 from privacy.audits.conformance import require_conformance
 from privacy.audits.subject import production
+from privacy.distributed import step_schedule
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError
 from protocol.plan import Plan, PrivacyMode, PrivacySection, digest_of
@@ -83,9 +83,7 @@ def mechanism_of(plan: Plan, task: Task, grid: ODSeries) -> Mechanism | None:
         unit=task.unit,
         clip_norm=section.clip_norm,
         noise_multiplier=1.0,
-        sampling_rate=batch / windows,
-        expected_batch=batch,
-        steps=plan.training.rounds * plan.training.local_epochs * ceil(windows / batch),
+        **step_schedule(plan, num_examples=windows),
     )
     return start.calibrate(epsilon=section.epsilon, delta=section.delta)
 

@@ -85,7 +85,7 @@ class Array:
         """One holder's array, if it is what the layout says and within its limits.
 
         Raises:
-            DataError: another type or shape, a number that is not finite, or one beyond the limit; never a number in it.
+            DataError: another type or shape, numbers not finite or beyond the limit; shows none of them.
         """
         wanted = {"update": "floats", "scaled": "int64"}.get(self.form, self.dtype)
         fits = np.issubdtype(value.dtype, np.floating) if wanted == "floats" else value.dtype.name == wanted

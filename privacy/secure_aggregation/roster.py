@@ -52,8 +52,8 @@ class Roster:
 
     @property
     def least_survivors(self) -> int:
-        """Fewest holders that a sum may be opened over, floor(2n/3) + 1. Source: Bonawitz et al. 2017, section 6.2."""
-        return 2 * len(self.members) // 3 + 1
+        """Fewest holders that a sum may be opened over, see `least_survivors`."""
+        return least_survivors(len(self.members))
 
     def place(self, name: str) -> int:
         """Position of a member, counted from 1: where its shares are evaluated."""
@@ -92,3 +92,11 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.name!r}, key=***)"
+
+
+def least_survivors(members: int) -> int:
+    """Fewest of so many holders that a sum may be opened over, floor(2n/3) + 1.
+
+    Source: Bonawitz et al. 2017, section 6.2.
+    """
+    return 2 * members // 3 + 1
