@@ -122,9 +122,8 @@ class MaskingHolder(Alone):
         self._key = X25519PrivateKey.from_private_bytes(self._stream.random_bytes(32))
         public = self._key.public_key().public_bytes_raw()
         self._state = State.ADVERTISED
-        return Advert(
-            key=public, signature=self._identity.sign(self._terms.advert_statement(self.name, public))
-        ).to_bytes()  # fmt: skip
+        signature = self._identity.sign(self._terms.advert_statement(self.name, public))
+        return Advert(key=public, signature=signature).to_bytes()
 
     @alone
     def agree(self, adverts: Mapping[str, bytes]) -> bytes:
@@ -321,9 +320,12 @@ class MaskingHolder(Alone):
         current = self._current()
         key = self._chains[sender].parcel_key(current.context, sender=sender, recipient=self.name)
         label = pack("parcel", current.context, sender.encode(), self.name.encode())
-        shares = unbundle(opened(key, parcel, label=label), len(current.order.weights))
-        for share in shares:
-            element(share)
+        try:
+            shares = unbundle(opened(key, parcel, label=label), len(current.order.weights))
+            for share in shares:
+                element(share)
+        except (AggregationRefusedError, ProtocolError) as error:
+            raise self._refusal(f"of '{sender}', {error}") from None
         return shares
 
     def _check_members(self, names: Iterable[str], *, what: str) -> None:
@@ -357,10 +359,8 @@ class MaskingHolder(Alone):
     def _check_signatures(self, asked: Unmasking) -> None:
         if not asked.signatures.keys() <= set(asked.survivors.left):
             raise self._refusal("somebody signed who is not left")
-        if len(asked.signatures) < self._least:
-            raise self._refusal(
-                f"{len(asked.signatures)} holders signed who is left, and this holder needs {self._least}"
-            )  # fmt: skip
+        if (signed := len(asked.signatures)) < self._least:
+            raise self._refusal(f"{signed} holders signed who is left, and this holder needs {self._least}")
         for name, signature in asked.signatures.items():
             if not self._roster.signed(name, asked.survivors.statement(), signature):
                 raise self._refusal(f"'{name}' did not sign that these holders are left of this sum")

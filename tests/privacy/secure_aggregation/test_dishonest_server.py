@@ -396,7 +396,7 @@ def test_message_of_another_sum_is_refused(what: str) -> None:
             third.masked.add_contribution("h01", given)
     elif what == "parcel":
         mixed = replace(asked, parcels={**asked.parcels, "h02": old.parcels["h02"]})
-        refused(holder, lambda: holder.reveal(mixed.to_bytes()), "shares do not open")
+        refused(holder, lambda: holder.reveal(mixed.to_bytes()), "'h0[12]', shares do not open")
     else:
         mixed = replace(asked, signatures={**asked.signatures, "h02": old.signatures["h02"]})
         refused(holder, lambda: holder.reveal(mixed.to_bytes()), "'h02' did not sign that these holders are left")
@@ -417,7 +417,7 @@ def test_shares_of_something_else_are_refused(of: str) -> None:
         "nobody": lambda: b"",
     }[of]()
     mixed = replace(asked, parcels={**asked.parcels, "h01": wrong})
-    refused(holder, lambda: holder.reveal(mixed.to_bytes()), "shares do not open")
+    refused(holder, lambda: holder.reveal(mixed.to_bytes()), "'h0[12]', shares do not open")
     assert holder.reveal(asked.to_bytes())
 
 
@@ -430,7 +430,7 @@ def test_every_cut_and_bit_of_a_parcel_counts() -> None:
     wrong += [parcel[:place] + bytes([parcel[place] ^ 1]) + parcel[place + 1 :] for place in range(0, len(parcel), 9)]
     for changed in wrong:
         mixed = replace(asked, parcels={**asked.parcels, "h01": changed})
-        refused(holder, lambda mixed=mixed: holder.reveal(mixed.to_bytes()), "shares do not open")
+        refused(holder, lambda mixed=mixed: holder.reveal(mixed.to_bytes()), "'h0[12]', shares do not open")
 
 
 def test_second_request_to_open_is_refused() -> None:
