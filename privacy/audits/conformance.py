@@ -15,7 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from privacy.audits.check import Check, CheckResult
-from privacy.audits.checks import accounting, clipping, counts, ledger, noise, sampling
+from privacy.audits.checks import (
+    accounting,
+    clipping,
+    counts,
+    ledger,
+    masked_refusals,
+    masked_results,
+    masked_sums,
+    noise,
+    sampling,
+)
 from privacy.audits.one_thread import one_thread
 from privacy.audits.subject import Subject
 from protocol.errors import ConformanceError
@@ -27,6 +37,9 @@ CHECKS: tuple[Check, ...] = (
     *counts.CHECKS,
     *accounting.CHECKS,
     *ledger.CHECKS,
+    *masked_sums.CHECKS,
+    *masked_refusals.CHECKS,
+    *masked_results.CHECKS,
 )
 
 

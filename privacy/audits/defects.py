@@ -13,13 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from privacy.audits.broken import books, counts, training
+from privacy.audits.broken import books, counts, masked_refusals, masked_sums, training
 from privacy.audits.check import Check, CheckResult
 from privacy.audits.conformance import CHECKS, conformance
 from privacy.audits.defect import Defect, changed_pieces
 from privacy.audits.subject import Subject
 
-DEFECTS: tuple[Defect, ...] = (*training.DEFECTS, *counts.DEFECTS, *books.DEFECTS)
+DEFECTS: tuple[Defect, ...] = (
+    *training.DEFECTS,
+    *counts.DEFECTS,
+    *books.DEFECTS,
+    *masked_sums.DEFECTS,
+    *masked_refusals.DEFECTS,
+)
 
 
 @dataclass(frozen=True)

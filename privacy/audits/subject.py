@@ -31,6 +31,10 @@ from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.quantise import Quantiser
 from privacy.randomness import SecureStream
 from privacy.release import NoisyCounts, release_counts
+from privacy.secure_aggregation.coordinator import Enrolment, MaskedSum
+from privacy.secure_aggregation.holder import MaskingHolder
+from privacy.secure_aggregation.layout import Layout
+from privacy.secure_aggregation.transcript import SessionRecord, SumRecord, VerifiedSum, verify_sum
 
 
 class TrainingCase(Protocol):
@@ -123,6 +127,11 @@ class Subject:
     check_delta: Callable[..., None]
     holder_stddev: Callable[..., float]
     quantiser: type[Quantiser]
+    masking_holder: type[MaskingHolder]
+    enrolment: type[Enrolment]
+    masked_sum: type[MaskedSum]
+    layout: type[Layout]
+    verify_sum: Callable[[SessionRecord, SumRecord], VerifiedSum]
 
 
 def production(training: TrainingCase | None = None, counting: CountingCase | None = None) -> Subject:
@@ -143,4 +152,9 @@ def production(training: TrainingCase | None = None, counting: CountingCase | No
         check_delta=check_population_delta,
         holder_stddev=holder_stddev,
         quantiser=Quantiser,
+        masking_holder=MaskingHolder,
+        enrolment=Enrolment,
+        masked_sum=MaskedSum,
+        layout=Layout,
+        verify_sum=verify_sum,
     )

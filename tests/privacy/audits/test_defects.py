@@ -17,7 +17,12 @@ PROMISED = (
     "in-batch contrast", "noise on non-zero cells only", "k enforced per day instead of per period",
     "margins without their own rule", "ledger that refunds", "accounting of fewer rounds", "delta of the wrong size",
     "city list taken from raw counts", "scaler taken from raw counts", "best-seed selection uncharged",
-    "per-holder noise taken as the total's",
+    "per-holder noise taken as the total's", "constant nonce", "self mask used again", "no self mask",
+    "unsigned adverts", "confirmations not checked", "threshold from the server", "secrets from random",
+    "secrets from numpy", "both shares given", "second unmasking answered", "survivors not signed",
+    "same sign for both of a pair", "context without the model", "context without the plan",
+    "context without the weights", "key chain that does not move", "seeds not wiped", "commitment without salt",
+    "shares not bound to their sender", "polynomials of too low degree", "self mask of 32 bits", "range check off",
 )  # fmt: skip
 
 
