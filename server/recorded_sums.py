@@ -2,7 +2,7 @@
 
 What is asked for must be what the holders signed for, down to the hash of the weights that came with the question. A
 sum that is recorded and that was never asked for is refused. One that was asked for again, since the run was stopped
-before its round was committed, must be the same question over the same holders.
+before its round was committed, must be the same question. All sums of one label must be over the same holders.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class RecordedSums(SecureSums):
         for place in map(_Place._make, journal.masked_sums(stage)):
             order = self._order_at(place)
             self._places.setdefault((order.label, order.model_hash), []).append(place)
-        self._used: dict[_Place, tuple[str, ...]] = {}
+        self._used: set[_Place] = set()
+        self._left: dict[str, tuple[_Place, tuple[str, ...]]] = {}
 
     def names(self, stage: str) -> dict[int, str]:
         """Nobody is there."""
@@ -122,22 +123,14 @@ class RecordedSums(SecureSums):
         """Recheck the sums that the replay did not use: they must be earlier answers to questions that it asked.
 
         Raises:
-            TranscriptError: one does not hold, answers another question, or is over other holders.
+            TranscriptError: one does not hold, or answers another question.
         """
         for (label, _), places in self._places.items():
-            used = [place for place in places if place in self._used]
-            for place in places:
-                if place in self._used:
-                    continue
-                if not used:
-                    raise self._wrong(place, f"the training never leads to this '{label}': holders were asked for more")
-                found = self._verified(place)
-                if found.survivors.left != self._used[used[0]]:
-                    raise self._wrong(
-                        place,
-                        f"'{label}' was opened over {len(found.survivors.left)} holders here and again over "
-                        f"{len(self._used[used[0]])} others; the difference shows what single holders put in",
-                    )
+            if places[-1] not in self._used:
+                problem = f"the training never leads to this '{label}': holders were asked for more than it needs"
+                raise self._wrong(places[-1], problem)
+            for place in places[:-1]:
+                self._verified(place)
                 self.counts.repeated += 1
                 self._on_sum(label)
 
@@ -183,7 +176,15 @@ class RecordedSums(SecureSums):
             found = verify_sum(self._records[place.session], record)
         except ProtocolError as error:
             raise self._wrong(place, str(error)) from None
-        self._used[place] = found.survivors.left
+        first, left = self._left.setdefault(found.order.label, (place, found.survivors.left))
+        if left != found.survivors.left:
+            raise self._wrong(
+                place,
+                f"'{found.order.label}' was opened over {len(found.survivors.left)} holders here and over other "
+                f"{len(left)} in sum {first.sequence} of session {first.session.hex()[:8]}; the difference can show "
+                "what a single holder put in",
+            )
+        self._used.add(place)
         counts = self.counts
         counts.sums += 1
         counts.parts += len(record.contributions)

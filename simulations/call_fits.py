@@ -41,7 +41,7 @@ from simulations.progress import Progress
 from simulations.protection import open_custodies
 
 LOGISTIC, PERCEPTRON = INTEGRATION_TASKS
-NEWTON = "Newton steps"
+NEWTON, PRIVATE = "Newton steps", "private rounds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,7 @@ class Fits:
             return
         yield self.newton(rows)
         tables = by_operator(self.plan, rows)
-        for name, plan in (
-            ("FedAvg", variant(self.plan, LOGISTIC)),
-            ("FedAvg, perceptron", variant(self.plan, PERCEPTRON)),
-        ):
+        for name, plan in round_plans(self.plan).items():
             with self._rounds(name, plan):
                 fitted = rounds_fit(
                     plan, task_of(plan), tables, run=run_name(self.plan), journal=self._journal, name=name,
@@ -148,7 +145,7 @@ class Fits:
 
     @cached_property
     def _private(self) -> Trial:
-        privacy, name = self.plan.privacy, "private rounds"
+        privacy, name = self.plan.privacy, PRIVATE
         if privacy is None or self.mechanism is None:
             raise PlanError("the plan has no [privacy] section; add one with mode, epsilon and delta")
         found = [
@@ -176,6 +173,11 @@ class Fits:
     def _told(self, stage: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f"validation error {record.error:.4f}"
         self._progress.advanced(stage.name, record.round, error)
+
+
+def round_plans(plan: Plan) -> Mapping[str, Plan]:
+    """Trainings in rounds of a run without privacy: the plan of each, by its name."""
+    return {"FedAvg": variant(plan, LOGISTIC), "FedAvg, perceptron": variant(plan, PERCEPTRON)}
 
 
 def pooled_difference(plan: Plan, rows: pd.DataFrame, fitted: Fitted) -> float:

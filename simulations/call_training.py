@@ -29,6 +29,7 @@ from server.rounds import Coordinator, Stage
 from simulations.holders import SimulatedHolders
 
 SHARE = "weights"
+NEWTON_STAGE, GROUPS_STAGE = Stage(name="newton", share=SHARE), Stage(name="groups", share=SHARE)
 OnRound = Callable[[Stage, RoundRecord], None]
 Identities = Mapping[str, Identity]
 
@@ -65,18 +66,21 @@ def newton_fit(
     Raises:
         TrainingError: an operator failed, or there is no minimum within the steps allowed.
     """
-    stage = Stage(name="newton", share=SHARE)
-    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
-    coordinator = _coordinator(holders, plan, task, tables, run=run, journal=journal)
+    holders = SimulatedHolders(tables, plan, task, NEWTON_STAGE, identities=identities)
+    return newton_steps(_coordinator(holders, plan, task, tables, run=run, journal=journal), plan, task)
+
+
+def newton_steps(coordinator: Coordinator, plan: Plan, task: IntegrationTask) -> Fitted:
+    """What a coordinator does for `newton_fit`."""
     totals: dict[str, np.ndarray] = {}
     for phase in task.phases(plan, SHARE):
-        totals |= coordinator.sums(stage, phase, totals)
+        totals |= coordinator.sums(NEWTON_STAGE, phase, totals)
     asked = 0
 
     def sums(flat: np.ndarray) -> NewtonSums:
         nonlocal asked
         asked += 1
-        return NewtonSums.from_arrays(coordinator.sums(stage, NEWTON, totals | {COEFFICIENTS: flat}))
+        return NewtonSums.from_arrays(coordinator.sums(NEWTON_STAGE, NEWTON, totals | {COEFFICIENTS: flat}))
 
     preparation = task.preparation(plan, totals)
     model = fit_logistic(
@@ -90,9 +94,13 @@ def summed_groups(
     identities: Identities | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Sums of features by group and week over all operators, see `integration.analysis.sums`."""
-    stage = Stage(name="groups", share=SHARE)
-    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
-    return _coordinator(holders, plan, task, tables, run=run, journal=journal).sums(stage, GROUPS, {})
+    holders = SimulatedHolders(tables, plan, task, GROUPS_STAGE, identities=identities)
+    return groups_of(_coordinator(holders, plan, task, tables, run=run, journal=journal))
+
+
+def groups_of(coordinator: Coordinator) -> dict[str, np.ndarray]:
+    """What a coordinator does for `summed_groups`."""
+    return coordinator.sums(GROUPS_STAGE, GROUPS, {})
 
 
 def rounds_fit(

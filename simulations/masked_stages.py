@@ -10,7 +10,9 @@ import numpy as np
 from protocol.plan import Plan
 from protocol.tasks import Task, task_named
 from server.rounds import Coordinator, Stage
+from simulations.call_fits import LOGISTIC, PRIVATE, round_plans, task_of, variant
 from simulations.call_results import INTEGRATION_TASKS
+from simulations.call_training import GROUPS_STAGE, NEWTON_STAGE, SHARE, groups_of, newton_steps
 from simulations.stages import trainings
 
 
@@ -35,12 +37,15 @@ class MaskedStage:
 
 def masked_stages(plan: Plan) -> list[MaskedStage]:
     """All masked trainings of a plan; none where it does not mask."""
-    if plan.run.task in INTEGRATION_TASKS:
+    if not plan.masks:
         return []
-    task = task_named(plan.run.task)
+    return _of_calls(plan) if plan.run.task in INTEGRATION_TASKS else _of_counts(plan)
+
+
+def _of_counts(plan: Plan) -> list[MaskedStage]:
     return [
         MaskedStage(
-            each.stage.name, each.plan, task, rounds_of(each.stage),
+            each.stage.name, each.plan, task_named(plan.run.task), _rounds(each.stage),
             gives_model=each.scope == "federated" and each.stage.share == plan.federation.shares[-1],
         )
         for each in trainings(plan)
@@ -48,6 +53,25 @@ def masked_stages(plan: Plan) -> list[MaskedStage]:
     ]  # fmt: skip
 
 
-def rounds_of(stage: Stage) -> Callable[[Coordinator], Mapping[str, np.ndarray]]:
+def _of_calls(plan: Plan) -> list[MaskedStage]:
+    task = task_of(plan)
+    if plan.privacy is not None:
+        return [MaskedStage(PRIVATE, plan, task, _rounds(Stage(name=PRIVATE, share=SHARE)), gives_model=True)]
+    logistic = variant(plan, LOGISTIC)
+    linear = task_of(logistic)
+    return [
+        MaskedStage(GROUPS_STAGE.name, plan, task, groups_of, gives_model=False),
+        MaskedStage(
+            NEWTON_STAGE.name, logistic, linear,
+            lambda coordinator: newton_steps(coordinator, logistic, linear).weights, gives_model=True,
+        ),
+        *(
+            MaskedStage(name, own, task_of(own), _rounds(Stage(name=name, share=SHARE)), gives_model=False)
+            for name, own in round_plans(plan).items()
+        ),
+    ]  # fmt: skip
+
+
+def _rounds(stage: Stage) -> Callable[[Coordinator], Mapping[str, np.ndarray]]:
     """Rounds to their end."""
     return lambda coordinator: coordinator.run_stage(stage).weights
