@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,24 @@ def test_a_wiped_chain_has_zeros_in_its_place() -> None:
     assert any(held)
     chain.wipe()
     assert held == bytes(32)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda chain: chain.check(0),
+        lambda chain: chain.advance(1),
+        lambda chain: chain.seed(b"context"),
+        lambda chain: chain.parcel_key(b"context", sender="a", recipient="b"),
+    ],
+)
+def test_a_wiped_chain_gives_no_keys_not_even_those_of_zeros(ask: Callable[[PairChain], object]) -> None:
+    chain, _ = pair()
+    chain.wipe()
+    with pytest.raises(
+        AggregationRefusedError, match=r"^the keys of a session that was closed are gone; start a new session$"
+    ):
+        ask(chain)
 
 
 def test_a_step_leaves_nothing_of_the_last_key_behind() -> None:

@@ -44,6 +44,10 @@ def test_what_was_packed_comes_out(fields: list[bytes]) -> None:
     assert unpack(blob, "kind", len(fields)) == tuple(fields) == unpack_all(blob, "kind")
 
 
+def test_a_message_may_have_65535_fields() -> None:
+    assert unpack(pack("kind", *[b""] * 65_535), "kind", 65_535) == (b"",) * 65_535
+
+
 @given(one=FIELDS, other=FIELDS)
 def test_different_fields_are_different_bytes(one: list[bytes], other: list[bytes]) -> None:
     assert (pack("kind", *one) == pack("kind", *other)) == (one == other)
