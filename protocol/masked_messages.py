@@ -100,10 +100,11 @@ class MaskedReply:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> MaskedReply:
-        parts = _bytes_in(records)
-        if parts.keys() != {_CONTRIBUTION}:
+        if set(records.array_records.get(ARRAYS, ())) != {_CONTRIBUTION}:
             raise ProtocolError("an answer is not masked although the plan says so; nothing of it was used")
-        return cls(contribution=parts[_CONTRIBUTION], num_examples=weight_in(records), ledger=read_ledger(records))
+        return cls(
+            contribution=_bytes_in(records)[_CONTRIBUTION], num_examples=weight_in(records), ledger=read_ledger(records)
+        )
 
 
 def _as_arrays(parts: dict[str, bytes]) -> dict[str, np.ndarray]:

@@ -34,7 +34,10 @@ ONLY: dict[str, Any] = {"compare.alone": False, "compare.pooled": False, "compar
 def test_ray_gives_the_same_result(tmp_path: Path) -> None:
     """Personal parameters, Adam's moments and FedProx survive from one actor to the next."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    changes = {"model.pair": "embedding", "federation.strategy": "fedprox", "training.rounds": 3}
+    changes = {
+        "model.pair": "embedding", "federation.strategy": "fedprox", "training.rounds": 3,
+        "federation.vectorise": "never",
+    }  # fmt: skip
     plan = tiny_plan(ONLY | changes)
     simulate(plan, out=tmp_path / "here")
     simulate(plan, out=tmp_path / "ray", engine="ray")
