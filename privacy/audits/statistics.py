@@ -82,7 +82,7 @@ def uniform_off(words: Mapping[str, np.ndarray]) -> tuple[Figure, str]:
     """Largest chi-square / 255 of the bytes of vectors that should be uniform words, and where; Bonferroni.
 
     256 cells for each vector and each of the four places that a byte has in a word. A bit that is 1 with probability
-    (1 + e) / 2 moves the statistic by n e² for n words: with 48 tables one of 52.1 % in 160,000 words, or of 54.6 % in
+    (1 + e) / 2 moves the statistic by n e² for n words: with 48 tables one of 52.1 % in 160,000 words, or of 54.7 % in
     32,000, is missed in fewer than 1 of 1,000 cases (non-central chi-square).
 
     Shapes: words {name: (n,) of uint32}

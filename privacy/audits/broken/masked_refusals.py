@@ -211,7 +211,7 @@ def _no_range_check(subject: Subject) -> Subject:
     return replace(subject, layout=Wide)
 
 
-@planted("updates not clipped", "updates go into a sum at the length that they have")
+@planted("masked updates not clipped", "updates go into a masked sum at the length that they have")
 def _not_clipped(subject: Subject) -> Subject:
     class Unclipped(subject.layout):
         def encode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -21,14 +21,15 @@ from privacy.secure_aggregation.messages import Advert, Contribution, Reveal, Su
 from privacy.secure_aggregation.terms import SumOrder, confirmation_statement
 from protocol.errors import MigrafedError
 
-_PIECES = "stream masking_holder enrolment masked_sum"
+_NO_SUM = "stream masking_holder enrolment"
+_PIECES = f"{_NO_SUM} masked_sum"
 _ALL = ("h0", "h1", "h2", "h3", "h4")
 _FOUR, _THREE = _ALL[:4], _ALL[:3]
 """Of five holders four must be left; three are too few."""
 Attempts = Mapping[str, Callable[[], object]]
 
 
-@asks("Are keys refused that the roster's members did not sign for this session?", of="stream masking_holder enrolment")
+@asks("Are keys refused that the roster's members did not sign for this session?", of=_NO_SUM)
 def adverts_are_signed(subject: Subject) -> Measurement:
     """Keys of the coordinator's own, replayed ones, and too few; shown to one of five holders."""
     session = SmallSession(subject, 5).advertise()
@@ -56,7 +57,7 @@ def adverts_are_signed(subject: Subject) -> Measurement:
     return violations(found, asked=len(shown))
 
 
-@asks("Does a holder give its part only once everybody confirmed the same keys?", of="stream masking_holder enrolment")
+@asks("Does a holder give its part only once everybody confirmed the same keys?", of=_NO_SUM)
 def confirmations_are_checked(subject: Subject) -> Measurement:
     """Signatures that are missing, of others, of another session, or of another set of keys."""
     session = SmallSession(subject, 5).enrol()
@@ -82,7 +83,7 @@ def confirmations_are_checked(subject: Subject) -> Measurement:
     return violations(found, asked=len(sent))
 
 
-@asks("Is a sum over fewer holders than ours needs refused, whatever the coordinator says is enough?", of=_PIECES)
+@asks("Is a sum over fewer holders than ours needs refused, whatever the coordinator says is enough?", of=_NO_SUM)
 def too_few_are_refused(subject: Subject) -> Measurement:
     """Cohorts and survivors below t, signed by all who help; and a holder whose operator asks for more than t."""
     found = _few(subject, None, _THREE) + _few(subject, 5, _FOUR)
@@ -176,7 +177,7 @@ def one_kind_of_share(subject: Subject) -> Measurement:
     return violations(found, asked=6)
 
 
-@asks("Do holders that were told different things give parts that do not fit together?", of=_PIECES)
+@asks("Do holders that were told different things give parts that do not fit together?", of=_NO_SUM)
 def parts_are_bound_to_the_sum(subject: Subject) -> Measurement:
     """Another model, weight, label, number or cohort for one of two; another plan, run, stage or session."""
     session = SmallSession(subject, 5).enrol()
