@@ -37,7 +37,7 @@ _SMALL: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
     },
     "training": {"rounds": 2, "batch_size": 8},
-    "federation": {"shares": ["weights"], "holders": {"north": list(_REGIONS)}},
+    "federation": {"shares": ["weights"], "aggregation": "plain", "holders": {"north": list(_REGIONS)}},
 }  # fmt: skip
 _PRIVATE: dict[str, dict[str, Any]] = {
     "privacy": {"mode": "window-dpsgd", "epsilon": 4.0, "delta": 1e-6, "score_against": "truth"},
