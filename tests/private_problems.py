@@ -16,7 +16,7 @@ from privacy.per_example import Batch, LossFunction
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan, Share
 from protocol.tasks import Dataset, Task, task_named
-from server.rounds import add_up
+from server.combining import add_up
 from simulations.records import load_series
 from tests.call_rows import call_plan, gaussian_rows, tables_of
 from tests.plans import tiny_plan

@@ -36,8 +36,9 @@ from protocol.errors import PlanError, TrainingError
 from protocol.messages import READY, StatisticsRequest
 from protocol.plan import Plan, parse_plan
 from protocol.records import Header
+from server.combining import add_up
 from server.journal import Journal
-from server.rounds import Coordinator, Grid, HolderStates, Stage, add_up
+from server.rounds import Coordinator, Grid, HolderStates, Stage
 from simulations.benchmarks.pfl_rounds import train_with_pfl
 from simulations.benchmarks.timing import print_table, tree_cpu_seconds
 from simulations.holders import SimulatedHolders

@@ -19,7 +19,7 @@ from integration.prediction.scores import binary_scores
 from integration.task import COEFFICIENTS, MLP_TASK, NEWTON, TASK, CallTables, IntegrationTask, feature_names
 from protocol.errors import DataError, PlanError
 from protocol.plan import Plan
-from server.rounds import add_up
+from server.combining import add_up
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
 
 TABLES = tables_of(gaussian_rows(local=500, settled=300, new=60, missing=0.05, seed=2))

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from protocol.errors import PlanError
 from protocol.plan import Share
 from protocol.tasks import Task, task_named, task_names
-from server.rounds import add_up
+from server.combining import add_up
 from tests.private_problems import plan_and_tables
 
 SHARES: tuple[Share, ...] = ("weights", "weights+margins")
