@@ -5,17 +5,20 @@ plan it approved, what it was asked for, its own weight, and which sums it has h
 
 **Sums that differ by one holder.** Whoever has the same sum twice, once with and once without a holder, has that
 holder's part. So all sums of one label (a phase of statistics, the update of a round) are opened over the same holders,
-whatever else is asked for, in a session that begins anew too. A holder that is started anew has forgotten which they
-were. What a coordinator can still compare is one round with another: against that, and against everything else that
-sums tell, there is the noise of a private plan.
+whatever else is asked for, in a session that begins anew too, and statistics also in another stage: they are of the
+same rows there. A holder that is started anew has forgotten which they were, unless it keeps them
+in a file (`remember_in`), as it must where noise is shared. What a coordinator can still compare is
+one round with another: against that, and against everything else that sums tell, there is the noise of a private plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
+from clients.opened_sums import Key, OpenedSums
 from clients.policy import AggregationPolicy
 from privacy.secure_aggregation.holder import MaskingHolder
 from privacy.secure_aggregation.layout import Layout
@@ -25,8 +28,6 @@ from privacy.secure_aggregation.terms import SessionTerms, SumOrder
 from protocol.errors import AggregationRefusedError, PolicyRefusedError, ProtocolError
 from protocol.masked_messages import MaskedAnswer, MaskedRequest
 from protocol.records import Header
-
-_Key = tuple[str, str]
 
 
 class Masking:
@@ -46,13 +47,26 @@ class Masking:
         self.identity, self.roster, self.policy = identity, roster, policy
         self._sessions: dict[str, MaskingHolder] = {}
         self._weights: dict[str, dict[str, int]] = {}
-        self._asked: dict[str, tuple[_Key, SumOrder]] = {}
-        self._opened: dict[_Key, tuple[str, ...]] = {}
+        self._asked: dict[str, tuple[Key, SumOrder]] = {}
+        self._opened = OpenedSums()
 
     @property
     def num_holders(self) -> int:
         """Members of the roster: how many parts a sum may have."""
         return len(self.roster.members)
+
+    @property
+    def least_survivors(self) -> int:
+        """Fewest holders over which this one lets a sum be opened."""
+        return max(self.roster.least_survivors, self.policy.least_survivors or 0)
+
+    def remember_in(self, path: Path) -> None:
+        """Keep in a file which sums were opened, so that being started anew forgets none.
+
+        Raises:
+            LedgerError: the file is damaged.
+        """
+        self._opened = OpenedSums(path)
 
     def answer(self, request: MaskedRequest, *, plan_hash: str) -> MaskedAnswer:
         """The next step of a session.
@@ -100,8 +114,9 @@ class Masking:
         if asked.label != label or asked.model_hash != content:
             raise self._refusal(f"the order is of '{asked.label}' with other weights or sums than came with it")
         self._check_weights(header.stage, asked, weight)
-        key = (header.stage, label)
-        if self._opened.get(key, asked.cohort) != asked.cohort:
+        # Statistics are the same in every stage.
+        key = (header.run, header.stage if weight is not None else "", label)
+        if self._opened.over(key) not in (None, asked.cohort):
             raise self._refusal(f"'{label}' was opened before over other holders; the difference would show one's part")
         self._session(header.stage).begin(order)
         self._asked[header.stage] = (key, asked)
@@ -129,7 +144,7 @@ class Masking:
 
     def _reveal(self, stage: str, blob: bytes) -> bytes:
         given = self._session(stage).reveal(blob)
-        self._opened[self._asked[stage][0]] = Unmasking.from_bytes(blob).survivors.left
+        self._opened.note(self._asked[stage][0], Unmasking.from_bytes(blob).survivors.left)
         return given
 
     def _open(self, stage: str) -> bytes:
@@ -142,7 +157,7 @@ class Masking:
 
     def _check_new(self, stage: str) -> None:
         """A sum that was opened before is opened over the same holders or not at all."""
-        if stage in self._asked and self._asked[stage][0] in self._opened:
+        if stage in self._asked and self._opened.over(self._asked[stage][0]) is not None:
             raise self._refusal("this sum was opened before with holders who have dropped out now")
 
     def _check_weights(self, stage: str, order: SumOrder, weight: int | None) -> None:
