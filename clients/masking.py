@@ -6,9 +6,9 @@ plan it approved, what it was asked for, its own weight, and which sums it has h
 **Sums that differ by one holder.** Whoever has the same sum twice, once with and once without a holder, has that
 holder's part. So all sums of one label (a phase of statistics, the update of a round) are opened over the same holders,
 whatever else is asked for, in a session that begins anew too, and statistics also in another stage: they are of the
-same rows there. A holder that is started anew has forgotten which they were, unless it keeps them
-in a file (`remember_in`), as it must where noise is shared. What a coordinator can still compare is
-one round with another: against that, and against everything else that sums tell, there is the noise of a private plan.
+same rows there. A holder that is started anew has forgotten which they were, unless it keeps them in a file
+(`remember_in`), as it must where noise is shared. What a coordinator can still compare is one round with another:
+against that, and against everything else that sums tell, there is the noise of a private plan.
 """
 
 from __future__ import annotations
@@ -143,8 +143,11 @@ class Masking:
         return advert
 
     def _reveal(self, stage: str, blob: bytes) -> bytes:
-        given = self._session(stage).reveal(blob)
-        self._opened.note(self._asked[stage][0], Unmasking.from_bytes(blob).survivors.left)
+        session, left = self._session(stage), Unmasking.from_bytes(blob).survivors.left
+        if stage in self._asked and self._opened.over(self._asked[stage][0]) not in (None, left):
+            raise self._refusal("this sum was opened over other holders while this one was under way")
+        given = session.reveal(blob)
+        self._opened.note(self._asked[stage][0], left)
         return given
 
     def _open(self, stage: str) -> bytes:

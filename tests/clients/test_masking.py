@@ -41,9 +41,9 @@ class Server:
         )  # fmt: skip
         enrolment = Enrolment(terms, ROSTER)
         for name in NAMES:
-            enrolment.add_advert(name, self._step(name, stage, "terms", {"terms": terms.to_bytes()}))
+            enrolment.add_advert(name, self.step(name, stage, "terms", {"terms": terms.to_bytes()}))
         for name in NAMES:
-            enrolment.add_confirmation(name, self._step(name, stage, "adverts", enrolment.adverts))
+            enrolment.add_confirmation(name, self.step(name, stage, "adverts", enrolment.adverts))
         return enrolment
 
     def sum_over(
@@ -71,12 +71,12 @@ class Server:
         if masked.needs_signatures:
             asked = {"survivors": masked.close().to_bytes()}
             for name in masked.close().left:
-                masked.add_signature(name, self._step(name, stage, "survivors", asked))
+                masked.add_signature(name, self.step(name, stage, "survivors", asked))
         for name in masked.close().left:
-            masked.add_reveal(name, self._step(name, stage, "unmasking", {"unmasking": masked.unmasking(name)}))
+            masked.add_reveal(name, self.step(name, stage, "unmasking", {"unmasking": masked.unmasking(name)}))
         return int(LAYOUT.decode(masked.total(), survivors=len(masked.close().left))["value"][0])
 
-    def _step(self, name: str, stage: str, step: str, parts: dict[str, bytes]) -> bytes:
+    def step(self, name: str, stage: str, step: str, parts: dict[str, bytes]) -> bytes:
         request = MaskedRequest(header=header(stage), step=step, parts=dict(parts))  # type: ignore[arg-type]
         return self.holders[name].answer(request, plan_hash=PLAN.hex()).part
 
@@ -125,6 +125,33 @@ def test_statistics_are_one_thing_in_all_stages_and_rounds_are_not() -> None:
         server.sum_over(other, number=1)
     assert server.sum_over(one, number=2, label="train 1", weight=2, late=("h00",)) == 14
     assert server.sum_over(other, number=2, label="train 1", weight=2) == 15
+
+
+def test_two_sums_under_way_at_once_are_not_opened_over_different_holders() -> None:
+    """A coordinator may begin both before it opens either: the holder looks again before it gives anything away."""
+    server = Server()
+    sums = {}
+    for stage, late in (("all", ()), ("fewer", ("h00",))):
+        enrolment = server.begin_session(stage)
+        order = SumOrder(
+            sequence=1, label="statistics phase", model_hash=CONTENT, weights=dict.fromkeys(NAMES, 1),
+            confirmations=enrolment.confirmations,
+        )  # fmt: skip
+        sums[stage] = MaskedSum(enrolment.agreement, order, ROSTER)
+        for name in (name for name in NAMES if name not in late):
+            holder = server.holders[name]
+            holder.begin(header(stage), order.to_bytes(), label=order.label, content=CONTENT, weight=None)
+            sums[stage].add_contribution(name, holder.contribute(header(stage), LAYOUT, VALUES[name]))
+    asked = {"survivors": sums["fewer"].close().to_bytes()}
+    for name in NAMES[1:]:
+        sums["fewer"].add_signature(name, server.step(name, "fewer", "survivors", asked))
+    for name in NAMES:
+        sums["all"].close()
+        sums["all"].add_reveal(name, server.step(name, "all", "unmasking", {"unmasking": sums["all"].unmasking(name)}))
+    assert sums["all"].total().size == LAYOUT.words
+    for name in NAMES[1:]:
+        with pytest.raises(AggregationRefusedError, match="while this one was under way"):
+            server.step(name, "fewer", "unmasking", {"unmasking": sums["fewer"].unmasking(name)})
 
 
 def test_an_order_of_something_else_is_refused() -> None:
