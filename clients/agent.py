@@ -17,11 +17,14 @@ from torch import nn
 from clients.correspondence import Correspondence
 from clients.custody import Custody
 from clients.masking import Masking
+from clients.opened_sums import OPENED_FILE
 from clients.policy import AggregationPolicy
 from clients.private_rounds import pack_round, reserve_training, serve_round
 from clients.private_training import train_round_privately
+from clients.shared_noise import check_shared_noise, noised_part, shares_for
 from clients.state import LocalState
 from clients.training import mean_error, train_round
+from privacy.distributed import StepShares
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
 from privacy.secure_aggregation.layout import Layout
@@ -72,8 +75,10 @@ class HolderAgent:
             tables it trains on are then those that `letters` make.
 
     Raises:
-        PlanError: the plan trains privately and there is no custody or no mechanism, or it masks and there is no masking.
-        PolicyRefusedError: the plan shows more of what the holder sends than it allows.
+        PlanError: the plan trains privately and there is no custody or no mechanism, or it masks and there is no
+            masking.
+        PolicyRefusedError: the plan shows more of what the holder sends than it allows, or a share of noise where there
+            should be all of it.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class HolderAgent:
             raise PlanError(f"holder '{name}' cannot mask without a signing key and a roster; give it both")
         self.name, self.task, self.plan = name, task, plan
         self._masking = masking if plan.masks else None
+        if mechanism is not None and custody is not None:
+            self._share_noise_safely(mechanism, custody)
         self._custody, self._mechanism, self._letters = custody, mechanism, letters
         self._given_tables, self._shares = tables, shares
         self._plan_hash = plan.digest()
@@ -251,8 +258,16 @@ class HolderAgent:
         self, request: RoundRequest, session: Session, custody: Custody, mechanism: DPSGDPlan
     ) -> TrainReply | MaskedReply:
         """One round of noised steps, made and stored once: a repeated request gets the same bytes, not new noise."""
+        shares = self._shares_of_noise(session, mechanism)
 
         def produce() -> bytes:
+            if shares is not None:
+                part = noised_part(
+                    self.task, session.model, session.dataset, self.plan.training, shares, session.state,
+                    stream=SecureStream(), round_number=request.round,
+                )  # fmt: skip
+                self._shared_after(session, best_round=request.best_round)
+                return pack_round(part, session.state)
             train_round_privately(
                 self.task, session.model, session.dataset, self.plan.training, mechanism, session.state,
                 stream=SecureStream(), round_number=request.round, proximal_mu=request.proximal_mu,
@@ -262,7 +277,7 @@ class HolderAgent:
         before = LocalState.from_bytes(session.state.to_bytes())
         personal = {name: session.model.get_parameter(name).detach().clone() for name in session.personal}
         try:
-            weights, session.state = serve_round(custody, request, produce)
+            sent, session.state = serve_round(custody, request, mechanism, produce)
         except BaseException:
             # Steps that were not stored are not charged: nothing of them may be in the next try.
             session.state = before
@@ -271,9 +286,26 @@ class HolderAgent:
                     session.model.get_parameter(name).copy_(values)
             raise
         examples = session.dataset.num_examples
+        if shares is not None:
+            layout = shares.layout({name: value.shape for name, value in sent.items()})
+            return self._masked(request.header, layout, sent, num_examples=examples)
         return self._sent(
-            request, TrainReply(weights=weights, num_examples=examples, loss=None, ledger=custody.head())
+            request, TrainReply(weights=sent, num_examples=examples, loss=None, ledger=custody.head())
         )  # fmt: skip
+
+    def _share_noise_safely(self, mechanism: DPSGDPlan, custody: Custody) -> None:
+        """Check that a share of noise goes into masked sums alone, and that opened ones are never forgotten."""
+        check_shared_noise(self.name, self.plan, mechanism, self._masking)
+        if mechanism.honest and self._masking is not None:
+            if custody.folder is None:
+                raise PlanError(f"holder '{self.name}' shares noise and has no folder to remember opened sums in")
+            self._masking.remember_in(custody.folder / OPENED_FILE)
+
+    def _shares_of_noise(self, session: Session, mechanism: DPSGDPlan) -> StepShares | None:
+        """The public numbers of a step with shared noise; None where each holder adds all of it."""
+        if not mechanism.honest or self._masking is None:
+            return None
+        return shares_for(self.task, session.model, mechanism, holders=self._masking.num_holders)
 
     @property
     def _tables(self) -> Any:

@@ -45,10 +45,11 @@ class Custody:
     Args:
         policy: What the holder allows.
         ledger: Its open ledger.
+        folder: Where both lie; what else must not be forgotten is kept there too.
     """
 
-    def __init__(self, policy: HolderPolicy, ledger: Ledger) -> None:
-        self.policy, self.ledger = policy, ledger
+    def __init__(self, policy: HolderPolicy, ledger: Ledger, folder: Path | None = None) -> None:
+        self.policy, self.ledger, self.folder = policy, ledger, folder
         self._peers: dict[str, LedgerHead] = {}
 
     @classmethod
@@ -61,7 +62,7 @@ class Custody:
         key = holder_key(folder / KEY_FILE)
         place = folder / LEDGER_FOLDER
         if not place.exists():
-            return cls(policy, Ledger.create(place, policy.terms(), key))
+            return cls(policy, Ledger.create(place, policy.terms(), key), folder)
         ledger = Ledger.open(place, key=key, holder=policy.holder)
         if ledger.terms != policy.terms():
             ledger.close()
@@ -72,7 +73,7 @@ class Custody:
                 f"'{policy.period}'; a budget is not changed on the way: "
                 "use the policy it was opened with, or start a new period with a new ledger"
             )
-        return cls(policy, ledger)
+        return cls(policy, ledger, folder)
 
     def __enter__(self) -> Custody:
         return self

@@ -23,9 +23,10 @@ from protocol.records import Header
 _STATE, _WEIGHT = "state", "weight:"
 
 
-def campaign_of(header: Header) -> str:
-    """One training of one run: what is reserved whole before its first step."""
-    return f"{header.run}, {header.stage}"
+def campaign_of(run: str, stage: str, mechanism: DPSGDPlan) -> str:
+    """One training of one run: what is reserved whole before its first step. Says so where noise is shared."""
+    shared = f", noise shared by at least {mechanism.honest} honest holders of a masked sum" if mechanism.honest else ""
+    return f"{run}, {stage}{shared}"
 
 
 def reserve_training(custody: Custody, header: Header, mechanism: DPSGDPlan, *, rounds: int) -> None:
@@ -36,20 +37,19 @@ def reserve_training(custody: Custody, header: Header, mechanism: DPSGDPlan, *, 
         BudgetExceededError: what is left does not pay for all rounds.
     """
     request = digest_of({"plan": header.plan_hash, "stage": header.stage, "mechanism": mechanism.digest()})
-    custody.reserve(campaign_of(header), mechanism, request=request, rounds=rounds)
+    custody.reserve(campaign_of(header.run, header.stage, mechanism), mechanism, request=request, rounds=rounds)
 
 
 def serve_round(
-    custody: Custody, request: RoundRequest, produce: Callable[[], bytes]
+    custody: Custody, request: RoundRequest, mechanism: DPSGDPlan, produce: Callable[[], bytes]
 ) -> tuple[dict[str, np.ndarray], LocalState]:
-    """The weights and the training state of a round: made now, or as they were stored.
+    """The weights (or a part of a sum of gradients) and the training state of a round: made now, or as stored.
 
     Raises:
         LedgerError: the round was served for another request, was not reserved, or its stored bytes are damaged.
     """
-    blob = custody.serve(
-        campaign_of(request.header), request.round, request=_digest_of_request(request), produce=produce
-    )
+    campaign = campaign_of(request.header.run, request.header.stage, mechanism)
+    blob = custody.serve(campaign, request.round, request=_digest_of_request(request), produce=produce)
     return unpack_round(blob)
 
 

@@ -83,7 +83,7 @@ def take_private_steps(
     model.train()
     for step in range(per_round):
         positions = mechanism.draw(len(examples))
-        batch_of = _batches_of(dataset, examples, draw=steps.number(step))
+        batch_of = batches_of(dataset, examples, draw=steps.number(step))
         gradients = mechanism.noisy_mean(task.loss, model, batch_of, positions, physical_batch=physical_batch)
         for name, gradient in gradients.items():
             leaf = parameters[name]
@@ -110,5 +110,6 @@ def steps_per_round(plan: DPSGDPlan, training: TrainingSection, *, round_number:
     return plan.steps // training.rounds
 
 
-def _batches_of(dataset: Dataset, examples: np.ndarray, *, draw: int) -> BatchOf:
+def batches_of(dataset: Dataset, examples: np.ndarray, *, draw: int) -> BatchOf:
+    """Tensors of examples at some positions among `examples`, for the draws of one step."""
     return lambda positions: dataset.training_examples(examples[positions], draw=draw)

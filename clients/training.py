@@ -25,11 +25,7 @@ def learning_rate(training: TrainingSection, *, step: int, steps_per_round: int)
 
     cosine: lr_end + (lr - lr_end) (1 + cos(pi step / (rounds * steps_per_round))) / 2.
     """
-    if training.schedule == "constant":
-        return training.learning_rate
-    progress = min(1.0, step / max(1, training.rounds * steps_per_round))
-    low, high = training.final_learning_rate, training.learning_rate
-    return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+    return training.rate_after(min(1.0, step / max(1, training.rounds * steps_per_round)))
 
 
 def batches(examples: np.ndarray, training: TrainingSection, *, seed: int, round_number: int) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ import datetime as dt
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,16 @@ class TrainingSection(FrozenConfig):
     fit_on: Literal["train", "train+validation"] = "train"
     select: Literal["best", "last"] = Field(default="best", description="the round whose weights are kept")
     patience: int = Field(default=0, ge=0, description="rounds without a better validation error; 0 never stops early")
+
+    def rate_after(self, progress: float) -> float:
+        """Learning rate after a part of all steps, from 0 to 1: constant, or cosine,
+
+        lr_end + (lr - lr_end) (1 + cos(pi progress)) / 2
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        low, high = self.final_learning_rate, self.learning_rate
+        return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
 
     @model_validator(mode="after")
     def _choice_needs_unseen_data(self) -> TrainingSection:

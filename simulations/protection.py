@@ -16,6 +16,7 @@ import numpy as np
 
 from clients.custody import Custody
 from clients.policy import HolderPolicy
+from clients.private_rounds import campaign_of
 from dhgsil.series import ODSeries
 from dhgsil.task import DHGSILTask, check_windows_apart, data_section, split_of
 from dhgsil.windows import window_origins
@@ -143,7 +144,7 @@ def check_budgets(
             campaign = count_campaign(plan, records, name, mechanism)
             custody.check(mechanism, campaign)
         else:
-            custody.check(mechanism, f"{run}, federated, weights")
+            custody.check(mechanism, campaign_of(run, "federated, weights", mechanism))
 
 
 def count_campaign(plan: Plan, records: Records, holder: str, mechanism: CountReleasePlan) -> str:
