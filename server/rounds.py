@@ -36,6 +36,7 @@ from protocol.tasks import Task
 from server.conversation import Conversation
 from server.journal import Journal, RoundRecord, best_of
 from server.secure_sums import OpenedSum, SecureSums
+from server.shared_noise import stepped
 from server.strategies import make_strategy, proximal_mu, restore_strategy, strategy_state
 
 
@@ -297,8 +298,17 @@ class Coordinator:
             return replies
         known = self._weights[stage.name]
         opened = self._masked.collect(stage.name, f"train {request.round}", request.content(), known, messages)
-        opened.reply.content = mean_update(opened, request.weights, known).to_records()
+        opened.reply.content = self._combined(opened, request, known).to_records()
         return [opened.reply]
+
+    def _combined(self, opened: OpenedSum, request: RoundRequest, weights: Mapping[str, int]) -> TrainReply:
+        """The sum as the one answer that a strategy combines: a mean update, or a step where noise is shared."""
+        if not self._plan.shares_noise:
+            return mean_update(opened, request.weights, weights)
+        return stepped(
+            opened.arrays, request.weights, self._plan, round_number=request.round, survivors=len(opened.survivors),
+            num_examples=sum(weights[name] for name in opened.survivors),
+        )  # fmt: skip
 
     def _error(self, stage: Stage, strategy: Any, request: RoundRequest, combined: ArrayRecord) -> float:
         """Mean validation error over all holders."""
