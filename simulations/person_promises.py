@@ -14,7 +14,7 @@ from privacy.accounting import epsilon
 from privacy.card import HolderCard, Promise
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan, PrivacySection
-from simulations.card_words import ACCOUNTANT, STEP_MECHANISM
+from simulations.card_words import ACCOUNTANT, mechanism_words
 
 _LEGS = "; with contacts an upper bound in two legs, not tight"
 
@@ -24,7 +24,7 @@ def person_promise(plan: Plan, mechanism: DPSGDPlan, *, delta: float) -> Promise
     accountant = f"{ACCOUNTANT[:-1]} {importlib.metadata.version('dp-accounting')}){_LEGS * bool(mechanism.contacts)}"
     return Promise(
         task=plan.run.task,
-        mechanism=STEP_MECHANISM,
+        mechanism=mechanism_words(mechanism),
         mechanism_digest=mechanism.digest(),
         unit=mechanism.unit,
         is_person=True,
@@ -79,8 +79,11 @@ def person_headline(mechanism: DPSGDPlan, privacy: PrivacySection) -> str:
     cap = ""
     if mechanism.contacts:
         cap = f", in its own row and in those of at most {mechanism.contacts} others"
+    who = "Each operator protects"
+    if mechanism.honest:
+        who = f"All operators together, at least {mechanism.honest} of them honest, protect"
     return (
-        f"Each operator protects each subscriber's own outgoing records{cap}: epsilon {privacy.epsilon:g}, delta "
+        f"{who} each subscriber's own outgoing records{cap}: epsilon {privacy.epsilon:g}, delta "
         f"{privacy.delta:g}, add or remove one subscriber. Being called is not protected."
     )
 
