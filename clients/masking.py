@@ -22,7 +22,7 @@ from clients.opened_sums import Key, OpenedSums
 from clients.policy import AggregationPolicy
 from privacy.secure_aggregation.holder import MaskingHolder
 from privacy.secure_aggregation.layout import Layout
-from privacy.secure_aggregation.messages import Unmasking
+from privacy.secure_aggregation.messages import Opening, Unmasking
 from privacy.secure_aggregation.roster import Identity, Roster
 from privacy.secure_aggregation.terms import SessionTerms, SumOrder
 from protocol.errors import AggregationRefusedError, PolicyRefusedError, ProtocolError
@@ -87,7 +87,7 @@ class Masking:
         elif request.step == "unmasking":
             part = self._reveal(stage, _only(parts, "unmasking"))
         else:
-            part = self._open(stage)
+            part = self._open(stage, _only(parts, "opening"))
         return MaskedAnswer(holder=self.identity.name, part=part)
 
     def begin(self, header: Header, order: bytes, *, label: str, content: bytes, weight: int | None) -> SumOrder:
@@ -150,13 +150,17 @@ class Masking:
         self._opened.note(self._asked[stage][0], left)
         return given
 
-    def _open(self, stage: str) -> bytes:
+    def _open(self, stage: str, context: bytes) -> bytes:
+        """What was put into the sum of this context, if it is the last one that was opened."""
         if not self.policy.openings:
             raise PolicyRefusedError(
                 f"holder '{self.identity.name}' does not show what it put into a sum; its operator can allow that with "
                 "aggregation.openings = true"
             )
-        return self._session(stage).open()
+        opening = self._session(stage).open()
+        if Opening.from_bytes(opening).context != context:
+            raise self._refusal("it is to show its part of another sum than the last, and keeps nothing of others")
+        return opening
 
     def _check_new(self, stage: str) -> None:
         """A sum that was opened before is opened over the same holders or not at all."""

@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS sessions (
     UNIQUE (stage, session)) STRICT;
 CREATE TABLE IF NOT EXISTS sums (
     stage TEXT, session BLOB, sequence INTEGER, record BLOB NOT NULL, PRIMARY KEY (stage, session, sequence)) STRICT;
+CREATE TABLE IF NOT EXISTS openings (
+    stage TEXT, session BLOB, sequence INTEGER, holder TEXT, opening BLOB NOT NULL,
+    PRIMARY KEY (stage, session, sequence, holder)) STRICT;
 """
 
 
@@ -266,7 +269,22 @@ class Journal:
             raise self._unreadable(f"sum {sequence} of '{stage}' is not there")
         return self._opened(row[0])
 
-    def _record(self, statement: str, stage: str, *values: bytes | int) -> None:
+    def save_opening(self, stage: str, session: bytes, sequence: int, holder: str, opening: bytes) -> None:
+        """Store what a holder showed of a sum under dispute: evidence, which is never replaced.
+
+        Raises:
+            RunFolderError: the holder has shown its part of this sum before.
+        """
+        statement = "INSERT INTO openings VALUES (?, ?, ?, ?, ?)"
+        self._record(statement, stage, session, sequence, holder, _closed(opening))
+
+    def openings(self, stage: str, session: bytes, sequence: int) -> dict[str, bytes]:
+        """What holders showed of a sum under dispute, by name."""
+        query = "SELECT holder, opening FROM openings WHERE stage = ? AND session = ? AND sequence = ? ORDER BY holder"
+        rows = self._db.execute(query, (stage, session, sequence)).fetchall()
+        return {holder: self._opened(opening) for holder, opening in rows}
+
+    def _record(self, statement: str, stage: str, *values: bytes | int | str) -> None:
         try:
             self._db.execute(statement, (stage, *values))
         except sqlite3.IntegrityError:

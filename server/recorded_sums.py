@@ -15,7 +15,14 @@ from flwr.app import Message, MessageType, RecordDict
 
 from privacy.secure_aggregation.roster import Roster
 from privacy.secure_aggregation.terms import SessionTerms, SumOrder
-from privacy.secure_aggregation.transcript import SessionRecord, SumRecord, VerifiedSum, verify_session, verify_sum
+from privacy.secure_aggregation.transcript import (
+    SessionRecord,
+    SumRecord,
+    VerifiedSum,
+    check_opening,
+    verify_session,
+    verify_sum,
+)
 from protocol.errors import ProtocolError, TranscriptError
 from server.journal import Journal
 from server.secure_sums import MessagesFor, OpenedSum, SecureSums
@@ -32,6 +39,7 @@ class Counts:
     dropped: int = 0
     signatures: int = 0
     rounds: int = 0
+    openings: int = 0
 
 
 class _Place(NamedTuple):
@@ -185,12 +193,22 @@ class RecordedSums(SecureSums):
                 "what a single holder put in",
             )
         self._used.add(place)
+        self._check_openings(place, record)
         counts = self.counts
         counts.sums += 1
         counts.parts += len(record.contributions)
         counts.dropped += len(found.survivors.dropped)
         counts.signatures += 2 * len(record.contributions) + len(record.signatures) + len(record.reveals)
         return found
+
+    def _check_openings(self, place: _Place, record: SumRecord) -> None:
+        """What holders showed of a sum under dispute is what they committed to."""
+        for holder, opening in self._journal.openings(self._stage, place.session, place.sequence).items():
+            try:
+                check_opening(record, opening, holder=holder)
+            except ProtocolError as error:
+                raise self._wrong(place, str(error)) from None
+            self.counts.openings += 1
 
     def _unasked(self, label: str) -> TranscriptError:
         same = [place for (other, _), places in self._places.items() if other == label for place in places]

@@ -18,11 +18,12 @@ from privacy.secure_aggregation.coordinator import Enrolment, MaskedSum
 from privacy.secure_aggregation.layout import Layout
 from privacy.secure_aggregation.roster import Roster
 from privacy.secure_aggregation.terms import SESSION_BYTES, SessionTerms, SumOrder
-from privacy.secure_aggregation.transcript import SessionRecord, SumRecord
+from privacy.secure_aggregation.transcript import SessionRecord, SumRecord, verify_sum
 from protocol.errors import ProtocolError, TrainingError
 from protocol.masked_messages import MASKED, MaskedAnswer, MaskedReply, MaskedRequest, Step
 from protocol.records import Header, LedgerHead
 from server.conversation import Conversation
+from server.disputes import Dispute, judged
 from server.journal import Journal
 
 _TRIES = 3
@@ -158,6 +159,35 @@ class SecureSums:
             )
         return layout.decode(words, survivors=survivors)
 
+    def dispute(self, stage: str) -> Dispute:
+        """Ask the survivors of the last sum of a stage to show what they put in; their policies decide (`disputes`).
+
+        Raises:
+            TrainingError: no session is under way whose holders could remember a sum.
+            RunFolderError: the last sum was not opened, or somebody has shown its part of it before.
+        """
+        if stage not in self._sessions:
+            raise TrainingError(
+                f"no session of stage '{stage}' is under way; holders keep their part of its last sum alone"
+            )
+        session = self._sessions[stage]
+        number = session.enrolment.terms.session
+        record = SumRecord.from_bytes(self._journal.masked_sum(stage, number, session.sequence))
+        found = verify_sum(self._session_record(session.enrolment), record)
+        openings: dict[str, bytes] = {}
+        refused: dict[str, str] = {}
+        for name in found.survivors.left:
+            part = {"opening": found.survivors.context}
+            try:
+                openings |= self._step(stage, "opening", {name: session.nodes[name]}, {name: part})
+            except TrainingError as error:
+                refused[name] = str(error)
+            if name in openings:
+                self._journal.save_opening(stage, number, session.sequence, name, openings[name])
+            else:
+                refused.setdefault(name, "no answer")
+        return judged(record, found, openings, refused)
+
     def _session(self, stage: str) -> _Session:
         if stage not in self._sessions:
             self._sessions[stage] = self._begun(stage)
@@ -176,16 +206,19 @@ class SecureSums:
             for name, signature in confirmations.items():
                 enrolment.add_confirmation(name, signature)
             if confirmations.keys() == nodes.keys():
-                record = SessionRecord(
-                    terms=terms.to_bytes(), roster=self.roster.members, adverts=enrolment.adverts,
-                    confirmations=enrolment.confirmations,
-                )  # fmt: skip
+                record = self._session_record(enrolment)
                 self._journal.save_session(stage, terms.session, record.to_bytes())
                 return _Session(enrolment, nodes)
         raise TrainingError(
             f"holders dropped out {_TRIES} times while they agreed on keys for stage '{stage}'; resume the run once "
             "they stay"
         )
+
+    def _session_record(self, enrolment: Enrolment) -> SessionRecord:
+        return SessionRecord(
+            terms=enrolment.terms.to_bytes(), roster=self.roster.members, adverts=enrolment.adverts,
+            confirmations=enrolment.confirmations,
+        )  # fmt: skip
 
     def _add_adverts(self, stage: str, enrolment: Enrolment) -> dict[str, int]:
         """Everybody's advert; returns the node of each holder."""

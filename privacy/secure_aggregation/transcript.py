@@ -169,22 +169,27 @@ def verify_sum(session: SessionRecord, record: SumRecord) -> VerifiedSum:
         raise ProtocolError(f"{error}; what is recorded does not open it") from None
 
 
-def check_opening(record: SumRecord, opening: bytes) -> np.ndarray:
+def check_opening(record: SumRecord, opening: bytes, *, holder: str) -> np.ndarray:
     """The words that a holder committed to in a sum, (n,) of uint32, from what it shows under dispute.
 
     That they are what it masked follows only where all survivors open, and their words add up to the sum.
+
+    Args:
+        record: The sum.
+        opening: What the holder shows.
+        holder: Who shows it.
 
     Raises:
         ProtocolError: it cannot be read, is of another sum or holder, or is not what was committed to.
     """
     shown = Opening.from_bytes(opening)
-    if shown.holder not in record.contributions:
-        raise ProtocolError(f"'{shown.holder}' shows its part of a sum in which it has none; ask for the right sum")
-    given = Contribution.from_bytes(record.contributions[shown.holder])
-    if shown.context != given.context:
-        raise ProtocolError(f"'{shown.holder}' shows its part of another sum; ask for the right one")
+    if holder not in record.contributions:
+        raise ProtocolError(f"'{holder}' shows its part of a sum in which it has none; ask for the right sum")
+    given = Contribution.from_bytes(record.contributions[holder])
+    if (shown.holder, shown.context) != (holder, given.context):
+        raise ProtocolError(f"'{holder}' shows a part of another sum, or of another holder; ask for the right one")
     if len(shown.words) != len(given.masked) or shown.commitment() != given.commitment:
-        raise ProtocolError(f"'{shown.holder}' shows other words than it committed to; its part is not to be believed")
+        raise ProtocolError(f"'{holder}' shows other words than it committed to; its part is not to be believed")
     return np.frombuffer(shown.words, "<u4").astype(np.uint32)
 
 

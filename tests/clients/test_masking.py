@@ -11,6 +11,7 @@ from clients.masking import Masking
 from clients.policy import AggregationPolicy
 from privacy.secure_aggregation.coordinator import Enrolment, MaskedSum
 from privacy.secure_aggregation.layout import Layout
+from privacy.secure_aggregation.messages import Opening
 from privacy.secure_aggregation.terms import SessionTerms, SumOrder
 from protocol.errors import AggregationRefusedError, PolicyRefusedError, ProtocolError
 from protocol.masked_messages import MaskedRequest
@@ -212,10 +213,16 @@ def test_openings_and_rosters_are_the_policys() -> None:
     """Nothing is shown in a dispute, and nothing done under another roster, without the operator's word."""
     server = Server()
     server.sum_over(server.begin_session("stage"), number=1)
-    request = MaskedRequest(header=header(), step="opening", parts={})
+    ours = server.holders["h00"]
+    context = Opening.from_bytes(ours._session("stage").open()).context
+    request = MaskedRequest(header=header(), step="opening", parts={"opening": context})
     with pytest.raises(PolicyRefusedError, match="does not show what it put into a sum"):
         server.holders["h00"].answer(request, plan_hash=PLAN.hex())
-    server.holders["h00"].policy = AggregationPolicy(openings=True)
-    assert server.holders["h00"].answer(request, plan_hash=PLAN.hex()).part
+    ours.policy = AggregationPolicy(openings=True)
+    assert Opening.from_bytes(ours.answer(request, plan_hash=PLAN.hex()).part).context == context
+    with pytest.raises(AggregationRefusedError, match="another sum than the last"):
+        ours.answer(MaskedRequest(header=header(), step="opening", parts={"opening": bytes(32)}), plan_hash=PLAN.hex())
+    with pytest.raises(ProtocolError, match="needs the part 'opening'"):
+        ours.answer(MaskedRequest(header=header(), step="opening", parts={}), plan_hash=PLAN.hex())
     with pytest.raises(PolicyRefusedError, match="compare its members"):
         Masking(identity("h00"), ROSTER, AggregationPolicy(roster="0" * 64))

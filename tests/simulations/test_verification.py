@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 from protocol.errors import RunFolderError, RunInterruptedError, TranscriptError
 from server.journal import Journal
 from server.recorded_sums import RecordedSums
+from simulations import protection
 from simulations.folder import JOURNAL_FILE, run_name
 from simulations.results import MODEL_FILE, PLAN_FILE
 from simulations.runner import simulate
@@ -136,6 +137,29 @@ def test_every_strategy_is_repeated(variant: str, tmp_path: Path) -> None:
     assert found.failure is None
     assert [stage.name for stage in found.stages if stage.gives_model] == [STAGE]
     assert len(found.stages) == {"validation too, two shares": 3}.get(variant, 1)
+
+
+PRIVATE: dict[str, Any] = {
+    "privacy.mode": "window-dpsgd",
+    "privacy.epsilon": 8.0,
+    "privacy.delta": 1e-6,
+    "privacy.contributions": 4,
+    "privacy.score_against": "truth",
+    "federation.shares": ["weights"],
+    "training.select": "last",
+    "model.node_features": False,
+    "model.pair": "embedding",
+}
+
+
+@pytest.mark.parametrize("noise", ["local", "distributed"])
+def test_a_private_run_holds(noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is part of what holders put in, wherever it is added; a recheck adds none."""
+    monkeypatch.setattr(protection, "require_conformance", lambda subject: [])  # has tests of its own
+    steps = {"training.local_epochs": 1, "federation.strategy": "fedadam"}
+    found = verify_run(simulated(tmp_path / "run", PRIVATE | steps | {"privacy.noise": noise}))
+    assert found.failure is None
+    assert [(stage.name, stage.counts.rounds) for stage in found.stages] == [("federated, weights", 2)]
 
 
 def stopped_after(count: int) -> RecordingProgress:

@@ -280,7 +280,7 @@ def opened(count: int = 3) -> tuple[Session, SumRun, SumRecord]:
 def test_openings_of_all_add_up_to_the_sum() -> None:
     """Each is what its holder committed to, and together they are what was opened."""
     session, run, record = opened()
-    shown = {name: check_opening(record, holder.open()) for name, holder in session.holders.items()}
+    shown = {name: check_opening(record, holder.open(), holder=name) for name, holder in session.holders.items()}
     for name, words in shown.items():
         assert words.dtype == np.uint32
         assert words.tolist() == run.inputs[name].tolist()
@@ -295,21 +295,24 @@ def test_other_words_than_committed_to_are_found() -> None:
         replace(shown, words=words.tobytes()),
         replace(shown, words=shown.words[:-4]),
         replace(shown, salt=bytes(32)),
-        replace(shown, holder="h01"),
     ):
-        with pytest.raises(ProtocolError, match="other words than it committed to"):
-            check_opening(record, changed.to_bytes())
+        with pytest.raises(ProtocolError, match="'h00' shows other words than it committed to"):
+            check_opening(record, changed.to_bytes(), holder="h00")
 
 
-def test_an_opening_of_another_sum_is_found() -> None:
+def test_an_opening_of_another_sum_or_holder_is_found() -> None:
     session, _, record = opened()
     shown = session.holders["h00"].open()
-    later = sum_record(masked_sum(session, vectors(session.names, WORDS)))
-    with pytest.raises(ProtocolError, match="another sum"):
-        check_opening(later, shown)
-    stranger = replace(Opening.from_bytes(shown), holder="h09").to_bytes()
+    with pytest.raises(ProtocolError, match="'h01' shows a part of another sum, or of another holder"):
+        check_opening(record, shown, holder="h01")
+    renamed = replace(Opening.from_bytes(shown), holder="h01").to_bytes()
+    with pytest.raises(ProtocolError, match="other words than it committed to"):
+        check_opening(record, renamed, holder="h01")
     with pytest.raises(ProtocolError, match="'h09' shows its part of a sum in which it has none"):
-        check_opening(record, stranger)
+        check_opening(record, shown, holder="h09")
+    later = sum_record(masked_sum(session, vectors(session.names, WORDS)))
+    with pytest.raises(ProtocolError, match="'h00' shows a part of another sum"):
+        check_opening(later, shown, holder="h00")
 
 
 def test_a_committed_length_other_than_masked_is_found() -> None:
@@ -320,7 +323,7 @@ def test_a_committed_length_other_than_masked_is_found() -> None:
     parts = dict(record.contributions)
     parts["h00"] = replace(Contribution.from_bytes(parts["h00"]), commitment=longer.commitment()).to_bytes()
     with pytest.raises(ProtocolError, match="other words"):
-        check_opening(replace(record, contributions=parts), longer.to_bytes())
+        check_opening(replace(record, contributions=parts), longer.to_bytes(), holder="h00")
 
 
 def test_the_roster_is_the_one_that_was_approved() -> None:

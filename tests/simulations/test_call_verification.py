@@ -1,0 +1,83 @@
+"""The trainings of a run over operators are rechecked as those of the forecaster are: Newton steps, sums, rounds."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from integration.task import CallTables
+from protocol.plan import Plan
+from server.journal import Journal
+from simulations.call_fits import LOGISTIC, round_plans, task_of, variant
+from simulations.call_training import newton_fit, rounds_fit, summed_groups
+from simulations.folder import JOURNAL_FILE, new_folder, run_name
+from simulations.identities import identities_of
+from simulations.results import MODEL_FILE
+from simulations.verification import verify_run
+from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
+
+pytestmark = pytest.mark.slow
+
+
+def finished(plan: Plan, folder: Path) -> Path:
+    """What a run of this plan leaves of its trainings, on rows that are drawn and not counted."""
+    new_folder(plan, folder)
+    whole = tables_of(gaussian_rows(local=90, settled=60, new=12))
+    tables: dict[str, CallTables] = {name: whole.held_by((name,)) for name in OPERATORS}
+    run, identities = run_name(plan), identities_of(OPERATORS, folder / "holders")
+    logistic = variant(plan, LOGISTIC)
+    with Journal(folder / JOURNAL_FILE, run=run, plan_hash=plan.digest()) as journal:
+        given: dict[str, Any] = {"run": run, "journal": journal, "identities": identities}
+        summed_groups(plan, task_of(plan), tables, **given)
+        newton_fit(logistic, task_of(logistic), tables, **given)
+        for name, own in round_plans(plan).items():
+            rounds_fit(own, task_of(own), tables, name=name, **given)
+        fitted = newton_fit(logistic, task_of(logistic), tables, **given)
+    weights = {name: np.ascontiguousarray(value) for name, value in fitted.weights.items()}
+    (folder / MODEL_FILE).write_bytes(save(weights))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(call_plan(), tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_every_training_is_repeated(run: Path) -> None:
+    """The Newton steps were asked for twice, as a run does; the second answers count, the first are rechecked."""
+    found = verify_run(run)
+    assert found.failure is None
+    counts = {stage.name: stage.counts for stage in found.stages}
+    assert list(counts) == ["groups", "newton", "FedAvg", "FedAvg, perceptron"]
+    assert counts["groups"].sums == 1
+    assert (counts["newton"].sessions, 2 * counts["newton"].repeated) == (2, counts["newton"].sums)
+    assert counts["FedAvg"].rounds == counts["FedAvg, perceptron"].rounds == 2
+    assert [stage.name for stage in found.stages if stage.gives_model] == ["newton"]
+
+
+@pytest.mark.parametrize("stage", ["groups", "newton", "FedAvg", "FedAvg, perceptron"])
+def test_a_missing_training_is_found(run: Path, tmp_path: Path, stage: str) -> None:
+    """One that the plan has and of which nothing is recorded."""
+    for file in run.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with closing(sqlite3.connect(tmp_path / JOURNAL_FILE, isolation_level=None)) as db:
+        for table in ("sessions", "sums"):
+            db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608 -- names from this file
+    failure = verify_run(tmp_path).failure
+    assert failure is not None
+    assert failure.stage == stage
+    assert "no session" in failure.problem
+
+
+def test_the_other_task_is_repeated_too(tmp_path: Path) -> None:
+    """A plan of the perceptron; its run leaves the same trainings, under the plans of both."""
+    found = verify_run(finished(call_plan("integration-mlp"), tmp_path / "run"))
+    assert found.failure is None
+    assert len(found.stages) == 4
