@@ -101,6 +101,48 @@ class ShownValues(FrozenConfig):
     )
 
 
+class SumsPromise(FrozenConfig):
+    """What is promised of updates and sums that holders send to be added up: that they are hidden, or that a few
+    dishonest holders cannot spoil the result; one of the two at most. No promise to persons: those are in `holders`.
+    """
+
+    aggregation: Literal["secure", "robust", "plain"] = Field(
+        description="secure: hidden; robust: dishonest holders bounded; plain: neither"
+    )
+    headline: Text
+    coordinator_sees: Text
+    holds_while: Text
+    otherwise: Text
+    num_holders: int = Field(ge=1)
+    least_survivors: int | None = Field(
+        default=None, ge=2, description="secure: fewest holders that a sum is opened over; a holder may ask for more"
+    )
+    colluders: int | None = Field(
+        default=None, ge=0, description="secure: holders that may help a coordinator that lies, at most"
+    )
+    rule: Literal["median", "trimmed_mean", "norm_bound"] | None = Field(
+        default=None, description="robust: how updates are combined"
+    )
+    dishonest: int | None = Field(
+        default=None,
+        ge=1,
+        description="robust: dishonest holders up to which every number of a result lies between honest ones; null: "
+        "the rule bounds how far each moves the result",
+    )
+    update_norm: float | None = Field(
+        default=None, gt=0, description="longest update in L2, longer ones are shortened; null: not limited"
+    )
+
+    @model_validator(mode="after")
+    def _one_promise(self) -> SumsPromise:
+        hidden, bounded = self.least_survivors is not None, self.rule is not None
+        if (hidden, bounded) != (self.aggregation == "secure", self.aggregation == "robust"):
+            raise ValueError(
+                "least_survivors goes with secure sums, a rule with robust ones, and neither with plain ones"
+            )
+        return self
+
+
 class AuditFinding(FrozenConfig):
     """One check or audit with its figure; passing refutes a defect, it does not prove the promise."""
 
@@ -163,6 +205,7 @@ class PrivacyCard(FrozenConfig):
     registry: RegistryEntry
     holders: tuple[HolderCard, ...] = ()
     across_holders: Text
+    sums: SumsPromise | None = Field(default=None, description="null: a card from before there was a choice")
     shown: ShownValues
     released: tuple[ReleasedObject, ...]
     audits: tuple[AuditFinding, ...] = ()

@@ -17,9 +17,16 @@ from simulations.cards import finding
 from simulations.folder import JOURNAL_FILE
 from simulations.person_promises import person_headline, person_not_promised
 from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE
+from simulations.sum_words import (
+    coordinator_gets,
+    coordinator_party,
+    masking_messages,
+    sums_not_promised,
+    sums_promise,
+)
 
 NOTHING = "Nothing in this run is differentially private."
-COORDINATOR, READERS = "the coordinator, unmasked", "readers of the run"
+READERS = "readers of the run"
 _PUSHED = {
     "none": "Operators told each other nothing of their subscribers' contacts.",
     "L0": "Operators told each other all they know of contacts of each other's subscribers, single birthplaces too.",
@@ -61,9 +68,10 @@ def call_card(
         headline=f"{NOTHING} {_pushed(study)}" if study.pushes == "L2" else NOTHING,
         registry=_registry(plan),
         across_holders="Nothing is promised to anybody, at one operator or at several.",
+        sums=sums_promise(plan),
         shown=ShownValues(origin="raw data", scored="raw data"),
         released=tuple(_released(plan, study, numbers)),
-        parties=_PARTIES,
+        parties=(coordinator_party(plan, more=_RELAYS), *_PARTIES),
         not_promised=tuple(_not_promised(plan, study)),
         questions=tuple(questions(plan, None)),
     )
@@ -88,27 +96,24 @@ def _private_card(
         ),
         holders=holders,
         across_holders=across(plan, mechanism),
+        sums=sums_promise(plan),
         shown=ShownValues(origin="raw data", scored="raw data"),
         released=tuple(_released(plan, study, numbers, mechanism)),
         audits=tuple(finding(check) for check in checks),
-        parties=parties(mechanism),
-        not_promised=(*person_not_promised(mechanism), _pushed(study), *_every_private_run()),
+        parties=parties(plan, mechanism),
+        not_promised=(*person_not_promised(mechanism), _pushed(study), *_every_private_run(plan)),
         questions=tuple(questions(plan, mechanism)),
     )
 
 
-def _every_private_run() -> Iterator[str]:
-    yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
+def _every_private_run(plan: Plan) -> Iterator[str]:
+    yield from sums_not_promised(plan)
     yield "What can be learnt from the time, size and number of messages, and from how long the run took."
     yield "A holder may lie: nothing here proves that it added its noise."
 
 
+_RELAYS = "; it relays sealed mail"
 _PARTIES = (
-    Party(
-        party="coordinator",
-        trusted_with="every operator's sums and weights, unmasked; it relays sealed mail, and hands on public keys",
-        otherwise="it infers what sums were made of; replacing keys, it could read the mail, as nothing pins them yet",
-    ),
     Party(
         party="other operators",
         trusted_with="what is pushed to them about contacts of their subscribers, and sums over operators",
@@ -129,8 +134,8 @@ def _pushed(study: StudySection) -> str:
 def _not_promised(plan: Plan, study: StudySection) -> Iterator[str]:
     yield "No noise was added to sums, weights or tables; no epsilon can be stated for a person."
     yield _pushed(study)
-    yield "Mail between operators is sealed with keys that the coordinator handed on; replacing them, it could read."
-    yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
+    yield "Mail between operators is sealed with keys that those of the roster sign: a false roster would open it."
+    yield from sums_not_promised(plan)
     yield "Figures of groups are exact. Small cells are greyed or left out, which is no promise either."
     yield "Telling migrants from locals is a sensitive use; no score of a person is written by this run."
     if not study.made_up:
@@ -151,7 +156,7 @@ def _released(
     plan: Plan, study: StudySection, numbers: Mapping[str, int], mechanism: DPSGDPlan | None = None
 ) -> Iterator[ReleasedObject]:
     """What leaves an operator, then what lies in the folder. Whoever adds a message or a table adds it here."""
-    to = f"{COORDINATOR}, and as sums to all operators"
+    to = f"{coordinator_gets(plan)}, and as sums to all operators"
     if study.pushes != "none":
         origin: Origin = "noised release" if study.pushes == "L2" else "raw data"
         yield _leaves(f"pushes of level {study.pushes}, sealed", origin, goes_to="the operator of each subscriber")
@@ -164,6 +169,8 @@ def _released(
         yield _leaves("weights, losses and validation errors of rounds", "raw data", goes_to=to, times=2 * rounds)
     else:
         yield _leaves("weights after each round", "noised release", goes_to=to, times=rounds)
+    for name, made_of, receiver in masking_messages(plan, "raw data" if mechanism is None else "noised release"):
+        yield _leaves(name, made_of, goes_to=receiver)
     yield _leaves(
         "rows of features, for trajectories, maps, scores and churn", "raw data", holder=ALL,
         goes_to="the simulation itself; nobody has them in the field",

@@ -20,9 +20,10 @@ from simulations.folder import JOURNAL_FILE
 from simulations.protection import LEDGERS_FOLDER
 from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE, RunFacts, RunTables
 from simulations.run_tables import ATTRACTION, FLOWS, FORECASTS, METRICS, PARTS_TABLE, REGIONS
+from simulations.sum_words import coordinator_gets, masking_messages, number_bytes
 
 Mechanism = CountReleasePlan | DPSGDPlan
-COORDINATOR, READERS = "the coordinator, unmasked", "readers of the run"
+READERS = "readers of the run"
 _ERRORS = ("rmse", "mae", "cpc", "mase", "coverage")
 _DOUBLE, _SINGLE = 8, 4
 
@@ -109,46 +110,55 @@ def _statistics(run: Run, share: Share) -> Iterator[ReleasedObject]:
         return
     data, steps, regions = data_section(run.plan), run.series.num_steps, run.series.num_regions
     columns = data.input_steps + model_section(run.plan).num_pair_features + 1
-    to = f"{COORDINATOR}, and as sums to all holders"
+    to, width = f"{coordinator_gets(run.plan)}, and as sums to all holders", number_bytes(run.plan, update=False)
     times = _trainings(run.plan, share)
     if share == "weights":
         yield _leaves(
             "least-squares weights of its own rows, and their number (share weights)", run.seen,
-            numbers=columns * data.horizon + 1, times=times, goes_to=to,
+            numbers=columns * data.horizon + 1, times=times, goes_to=to, width=width,
         )  # fmt: skip
         return
     if data.index == "total_share":
-        yield _leaves("totals per step (share weights+margins)", run.seen, numbers=steps, times=times, goes_to=to)
+        yield _leaves(
+            "totals per step (share weights+margins)", run.seen, numbers=steps, times=times, goes_to=to, width=width
+        )
     blocks = steps // data.block_steps
     by_region = len(Margins.__dataclass_fields__) - 2  # all but the coarse matrices and their number of steps
     yield _leaves(
         "margins: totals, entropies and levels per region and step (share weights+margins)", run.seen,
-        numbers=by_region * steps * regions, times=times, goes_to=to,
+        numbers=by_region * steps * regions, times=times, goes_to=to, width=width,
     )  # fmt: skip
     coarse = "each step" if data.block_steps == 1 else f"each {data.block_steps} steps"
     yield _leaves(
         f"coarse mobility matrices, the mean of {coarse} (share weights+margins)", run.seen,
-        numbers=blocks * regions**2, times=times, goes_to=to,
+        numbers=blocks * regions**2, times=times, goes_to=to, width=width,
     )  # fmt: skip
     yield _leaves(
         "least-squares sums (share weights+margins)", run.seen, numbers=columns * (columns + data.horizon),
-        times=times, goes_to=to,
+        times=times, goes_to=to, width=width,
     )  # fmt: skip
 
 
 def _rounds(run: Run) -> Iterator[ReleasedObject]:
     plan = run.plan
     trainings = sum(_trainings(plan, share) for share in plan.federation.shares)
-    rounds = plan.training.rounds * trainings
+    rounds, to, width = plan.training.rounds * trainings, coordinator_gets(plan), number_bytes(plan, update=False)
+    combined = (
+        f"what comes of {plan.federation.robust_rule}" if plan.federation.aggregation == "robust" else "their mean"
+    )
     yield _leaves(
-        "model weights after each round", run.weights, numbers=run.model_numbers, width=_SINGLE, times=rounds,
-        goes_to=f"{COORDINATOR}; their mean goes back to all holders",
+        "model weights after each round", run.weights, numbers=run.model_numbers,
+        width=number_bytes(plan, update=True), times=rounds, goes_to=f"{to}; {combined} goes back to all holders",
     )  # fmt: skip
     if not plan.trains_privately:
-        yield _leaves("loss of each round", run.seen, numbers=1, times=rounds, goes_to=COORDINATOR)
+        yield _leaves("loss of each round", run.seen, numbers=1, times=rounds, goes_to=to, width=width)
         unseen = rounds if plan.training.fit_on == "train" else plan.training.rounds
-        yield _leaves("validation error of each round", run.seen, numbers=1, times=unseen, goes_to=COORDINATOR)
-    yield _leaves("number of its scored cells, with each answer", "public", numbers=1, times=None, goes_to=COORDINATOR)
+        yield _leaves("validation error of each round", run.seen, numbers=1, times=unseen, goes_to=to, width=width)
+    yield _leaves(
+        "number of its scored cells, with each answer", "public", numbers=1, times=None, goes_to="the coordinator"
+    )
+    for name, made_of, receiver in masking_messages(plan, run.weights):
+        yield _leaves(name, made_of, numbers=None, times=None, goes_to=receiver)
     if run.mechanism is not None:
         yield _leaves(
             "length and hash of its ledger, with each answer", "post-processing", numbers=None, times=None,

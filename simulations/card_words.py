@@ -8,6 +8,15 @@ from dhgsil.task import data_section
 from privacy.card import Party, Question, RegistryEntry
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.plan import Plan, PrivacySection
+from simulations.shared_noise_words import (
+    SHARED_MECHANISM,
+    shared_across,
+    shared_model,
+    shared_parties,
+    shared_trust,
+    shares_noise,
+)
+from simulations.sum_words import coordinator_party, sums_not_promised
 
 Mechanism = CountReleasePlan | DPSGDPlan
 
@@ -18,13 +27,17 @@ STEP_MECHANISM = "DP-SGD: Poisson samples, clipped gradients, rounded Gaussian n
 
 def mechanism_words(mechanism: Mechanism) -> str:
     """The mechanism in one line."""
-    return COUNT_MECHANISM if isinstance(mechanism, CountReleasePlan) else STEP_MECHANISM
+    if isinstance(mechanism, CountReleasePlan):
+        return COUNT_MECHANISM
+    return SHARED_MECHANISM if shares_noise(mechanism) else STEP_MECHANISM
 
 
 def trust_words(mechanism: Mechanism | None) -> str:
     """Who adds the noise, in one line."""
     if mechanism is None:
         return "no noise: trust everybody who sees a message"
+    if shares_noise(mechanism):
+        return shared_trust(mechanism)
     return "noise at each holder: its people trust their holder, and nobody else"
 
 
@@ -59,8 +72,11 @@ def headline(mechanism: Mechanism | None, privacy: PrivacySection | None) -> str
             f"Each holder protects each person, counted in at most {mechanism.contributions} cells in the period "
             f"'{privacy.period}': {asked} person, for everything made of the released counts."
         )
+    who = "Each holder protects"
+    if shares_noise(mechanism):
+        who = f"All holders together, at least {mechanism.honest} of them honest, protect"
     return (
-        f"Each holder protects the presence of each window, which is not a person: {asked} window. "
+        f"{who} the presence of each window, which is not a person: {asked} window. "
         "What that is worth to a person stands beside it."
     )
 
@@ -70,6 +86,8 @@ def across(plan: Plan, mechanism: Mechanism | None) -> str:
     privacy, holders = plan.privacy, len(plan.federation.holders)
     if mechanism is None or privacy is None:
         return "Nothing is promised to anybody, at one holder or at several."
+    if shares_noise(mechanism):
+        return shared_across(privacy, holders=holders)
     whom = "Somebody known to" if isinstance(mechanism, CountReleasePlan) else "A window of time in the data of"
     return (
         f"The promise is per holder. {whom} j holders of this run is promised the sum: epsilon j times "
@@ -77,17 +95,14 @@ def across(plan: Plan, mechanism: Mechanism | None) -> str:
     )
 
 
-def parties(mechanism: Mechanism | None) -> tuple[Party, ...]:
+def parties(plan: Plan, mechanism: Mechanism | None) -> tuple[Party, ...]:
     """What each party is trusted with."""
-    return _UNPROTECTED if mechanism is None else _PROTECTED
+    if shares_noise(mechanism) and plan.privacy is not None:
+        return shared_parties(mechanism, plan.privacy.delta)
+    return (coordinator_party(plan), *_UNPROTECTED) if mechanism is None else _PROTECTED
 
 
 _UNPROTECTED = (
-    Party(
-        party="coordinator",
-        trusted_with="every holder's weights and sums, unmasked",
-        otherwise="it infers what they were made of; coarse matrices of single steps are the counts themselves",
-    ),
     Party(
         party="other holders",
         trusted_with="sums and means over holders",
@@ -145,7 +160,7 @@ def not_promised(plan: Plan, mechanism: Mechanism | None, *, bounded: bool = Fal
         "(as on synthetic data without --ledgers), holders under another name, and ledgers of the other unit (people, "
         "windows) know nothing of each other; for the same records their epsilons add up."
     )
-    yield "Updates are not hidden from the coordinator: this version has no secure aggregation."
+    yield from sums_not_promised(plan)
     yield "What can be learnt from the time, size and number of messages, and from how long the run took."
     yield "Groups: people who move alike, a household say, have about as many times the epsilon as they are."
     yield "What is true of the crowd: differential privacy hides who took part, not what everybody does."
@@ -163,17 +178,24 @@ def _unprotected(plan: Plan) -> Iterator[str]:
         "No differential privacy in this run: no noise was added to counts, margins or updates; no epsilon can be "
         "stated."
     )
+    masked = plan.federation.aggregation == "secure"
     yield (
-        "The coordinator saw plain updates. Rows of counts stayed with their holder; each holder's model weights "
-        "reached the coordinator unmasked, and weights can reveal training data."
+        "Rows of counts stayed with their holder; its model weights reached the coordinator "
+        + ("in masked sums, and sums of weights" if masked else "unmasked, and weights")
+        + " can reveal training data."
     )
     if "weights+margins" in plan.federation.shares:
         blocks = data_section(plan).block_steps
         yield (
             "With weights+margins, each holder also sent its totals per region and step and its coarse mobility graph, "
             + ("which with block_steps = 1 is every count it has, " if blocks == 1 else "")
-            + "exact and unmasked."
+            + (
+                "in exact masked sums; where one holder alone has a region, the sum is its own."
+                if masked
+                else "exact and unmasked."
+            )
         )
+    yield from sums_not_promised(plan)
     yield "Parameters of single pairs, where the plan switches them on, stayed with their holder."
     yield "The report and the tables beside it show exact counts of single pairs. Handle them like the data."
 
@@ -215,7 +237,9 @@ def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: 
         flavour="approximate differential privacy",
         privacy_loss=f"{_loss(privacy)}, per holder and period '{privacy.period}'",
         unit=mechanism.unit,
-        model="central at each holder, with no trust between holders or in the coordinator",
+        model=shared_model(mechanism)
+        if shares_noise(mechanism)
+        else "central at each holder, with no trust between holders or in the coordinator",
         accounting=f"{accountant}; one campaign reserved whole in each holder's ledger; "
         "everything computed from what was released is post-processing",
         implementation=f"migrafed {version}: {mechanism_words(mechanism)}; AES-256-CTR keyed by os.urandom, integer "
@@ -253,7 +277,10 @@ def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
         "without noise before using the model.",
         "Integers are noised from a keyed stream of os.urandom, so there is no floating-point noise on a sum. Time, "
         "size and number of messages, memory and swap are not covered.",
-        "Its own people trust each holder with their records. Nobody trusts the coordinator, other holders or readers.",
+        f"{shared_trust(mechanism)[:1].upper()}{shared_trust(mechanism)[1:]}."
+        if shares_noise(mechanism)
+        else "Its own people trust each holder with their records. Nobody trusts the coordinator, other holders or "
+        "readers.",
         "This toolkit encrypts neither the holder's files nor its messages: use an encrypted disk and TLS. Keys of "
         "ledgers are readable by their owner only.",
         "Whoever reads the holder's files reads the raw records, and in a simulation that is whoever runs it.",

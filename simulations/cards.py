@@ -31,6 +31,7 @@ from simulations.card_words import (
     registry,
     trust_words,
 )
+from simulations.sum_words import sums_promise
 
 Mechanism = CountReleasePlan | DPSGDPlan
 
@@ -60,10 +61,11 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
         registry=registry(plan, mechanism, measure=run.facts.measure, version=version, accountant=accountant),
         holders=holders,
         across_holders=across(plan, mechanism),
+        sums=sums_promise(plan),
         shown=ShownValues(origin=run.seen, scored=run.scored, noise_stddev=_shown_noise(run)),
         released=tuple(released(run)),
         audits=tuple(finding(check) for check in checks),
-        parties=parties(mechanism),
+        parties=parties(plan, mechanism),
         not_promised=tuple(not_promised(plan, mechanism, bounded=run.bounded)),
         questions=tuple(questions(plan, mechanism)),
     )

@@ -222,6 +222,21 @@ def _range(values: Iterable[int | None]) -> str:
     return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} – {known[-1]:,}"
 
 
+def sums_facts(card: PrivacyCard) -> list[tuple[str, str]]:
+    """What is promised of updates and sums, beside the sentence at its top."""
+    sums = card.sums
+    if sums is None:
+        return []
+    facts = [
+        ("Coordinator sees", sums.coordinator_sees),
+        ("Holds while", sums.holds_while),
+        ("Otherwise", sums.otherwise),
+    ]
+    if sums.update_norm is not None:
+        facts.append(("Longest update", f"{number(sums.update_norm)} in L2; longer ones are shortened"))
+    return facts
+
+
 def audit_summary(card: PrivacyCard) -> str:
     """How many checks passed, in one line."""
     passed = sum(audit.passed for audit in card.audits)
@@ -235,6 +250,7 @@ def privacy_context(card: PrivacyCard) -> dict[str, Any]:
         "persons": all(promise.is_person for holder in card.holders for promise in holder.promises),
         "promises": promise_blocks(card),
         "released": release_tables(card),
+        "sums": sums_facts(card),
         "audits": audit_summary(card),
         "registry": [
             (name.replace("_", " "), "left to whoever publishes" if value is None else value)
