@@ -295,6 +295,14 @@ def test_a_wiped_chain_gives_no_keys_not_even_those_of_zeros(ask: Callable[[Pair
         ask(chain)
 
 
+def test_a_chain_may_be_wiped_twice() -> None:
+    chain, _ = pair()
+    chain.wipe()
+    chain.wipe()
+    with pytest.raises(AggregationRefusedError):
+        chain.seed(b"context")
+
+
 def test_a_step_leaves_nothing_of_the_last_key_behind() -> None:
     """The old key is overwritten where it stood."""
     chain, _ = pair()
