@@ -89,6 +89,8 @@ def _facts(found: RunFound, *, compared: bool) -> Iterator[tuple[str, str]]:
         yield "cause", failure.problem
         yield "after", f"{len(found.stages)} stages that hold"
         return
+    if shown := sum(stage.counts.openings for stage in found.stages):
+        yield "openings", f"{shown} shown under dispute, each what its holder committed to"
     if any(stage.gives_model for stage in found.stages):
         yield "model", f"{MODEL_FILE} is what the sums lead to, byte for byte"
     yield "start", "the weights that each training begins with are taken as stored; all holders signed for their hash"
