@@ -8,6 +8,7 @@ from privacy.audits.inversion import audit_inversion
 from privacy.audits.membership import Attack, audit_membership, control_membership
 from privacy.audits.one_thread import one_thread
 from privacy.audits.results import AuditResult
+from privacy.audits.sum_inversion import audit_sum_inversion
 from privacy.dpsgd import DPSGD
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
@@ -17,7 +18,7 @@ DELTA = 1e-5
 
 @one_thread()
 def attack_audits(*, quick: bool) -> list[AuditResult]:
-    """Membership inference on final models and gradient inversion on updates, without and with the mechanism.
+    """Membership inference on final models, gradient inversion on updates and on sums, without and with the mechanism.
 
     `quick` takes less than ten CPU seconds, otherwise less than sixty. Data and starting points come from fixed seeds,
     noise and batches from a fresh secure stream.
@@ -46,7 +47,18 @@ def attack_audits(*, quick: bool) -> list[AuditResult]:
                         iterations=iterations,
                     )
                 )
-    return found
+    return found + _sums(trials, stream, holders=5)
+
+
+def _sums(trials: int, stream: SecureStream, *, holders: int) -> list[AuditResult]:
+    """A coordinator that sends a trap, and one that all other holders help: masked sums hide nothing from either."""
+    return [
+        audit_sum_inversion(
+            sent, holders=holders, plan=plan, trials=trials, delta=DELTA, stream=stream, seed=20260310
+        )
+        for sent in ("trap", "helped")
+        for plan in (None, inversion_plan(1, noise_multiplier=1.0))
+    ]  # fmt: skip
 
 
 def membership_plan(attack: Attack, *, epsilon: float) -> DPSGDPlan:

@@ -49,10 +49,10 @@ class Victims:
 def victims(*, trials: int, batch: int, plan: DPSGDPlan | None, stream: SecureStream, seed: int) -> Victims:
     """Random batches; updates are plain mean gradients, or `plan`'s noisy means from the production step."""
     numbers = torch.Generator().manual_seed(seed)
-    model = _network(seed)
+    model = network(seed)
     x = torch.randn(trials, batch, FEATURES, generator=numbers)
     y = torch.randint(CLASSES, (trials, batch), generator=numbers)
-    updates = [_update(model, x[trial], y[trial], plan, stream) for trial in range(trials)]
+    updates = [update_of(model, x[trial], y[trial], plan, stream) for trial in range(trials)]
     return Victims(model, x, y, {name: torch.stack([update[name] for update in updates]) for name in updates[0]})
 
 
@@ -164,7 +164,8 @@ def audit_inversion(
     )
 
 
-def _network(seed: int) -> nn.Module:
+def network(seed: int) -> nn.Module:
+    """The small network that is attacked; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
@@ -174,8 +175,8 @@ def _loss(model: Any, batch: Batch) -> Tensor:
     return functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
 
 
-def _update(model: nn.Module, x: Tensor, y: Tensor, plan: DPSGDPlan | None, stream: SecureStream) -> Updates:
-    """The mean gradient of one batch, or the production step on it."""
+def update_of(model: nn.Module, x: Tensor, y: Tensor, plan: DPSGDPlan | None, stream: SecureStream) -> Updates:
+    """The mean gradient of one batch, or the production step on it. Shapes: x (batch, features), y (batch,)"""
     if plan is not None:
         positions = np.arange(len(x))
         return DPSGD(plan, stream).noisy_mean(

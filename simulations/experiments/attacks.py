@@ -1,6 +1,6 @@
 """Measure the audits: bounds on correct mechanisms, what they see of broken ones, false alarms, and attacks.
 
-    python -m simulations.experiments.attacks canaries counts defects false-alarms forecaster attacks
+    python -m simulations.experiments.attacks canaries counts defects false-alarms forecaster attacks sums
 
 Each part prints one table in Markdown; without a name all are made. Coins come from ``--seed``, noise and batches from
 the operating system, so figures differ a little from one run to the next.
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privacy.audits.attacks import attack_audits
+from privacy.audits.attacks import attack_audits, inversion_plan
 from privacy.audits.canaries import audit_dpsgd
 from privacy.audits.canary_models import CanaryHost, CoordinateCanaries, LogisticCanaries, PerceptronCanaries
 from privacy.audits.defects import DEFECTS
 from privacy.audits.exact import audit_counts
 from privacy.audits.results import AuditResult
 from privacy.audits.subject import production
+from privacy.audits.sum_inversion import SENT, audit_sum_inversion
 from privacy.dpsgd import DPSGD
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.randomness import SecureStream
@@ -157,6 +158,29 @@ def attacks(_seed: int) -> None:
         print(f"- {result.name} ({result.seconds:.1f} s): {bound}{figures}; {verdict}", flush=True)
 
 
+def sums(_seed: int, *, trials: int = 64) -> None:
+    """Inversion of sums over 1 to 10 holders, one input each: usual and crafted models, and helped by all others."""
+    print("| model | attack | holders | updates | victim recovered | of all | median | chance: median, 95th | CPU s |")
+    print("|---|---|---:|---|---:|---:|---:|---:|---:|")
+    kinds = [(sent, "analytic") for sent in SENT] + [("usual", "matching")]
+    for sent, attack in kinds:
+        for plan in (None, inversion_plan(1, noise_multiplier=1.0)):
+            for holders in (1, 2, 3, 5, 10) if sent == "usual" else (2, 3, 5, 10):
+                found = audit_sum_inversion(
+                    sent, holders=holders, plan=plan, trials=trials, delta=DELTA, stream=SecureStream(), seed=20260311,
+                    attack=attack,
+                )  # fmt: skip
+                figures = found.figures
+                print(
+                    f"| {sent} | {attack} | {holders} | {'plain' if plan is None else 'DP-SGD'} "
+                    f"| {figures['recovered']:.0%} | {figures['recovered_of_all']:.0%} "
+                    f"| {figures['cosine_median']:.2f} "
+                    f"| {figures['chance_median']:.2f}, {figures['chance_95']:.2f} | {found.seconds:.1f} "
+                    f"|{'' if found.consistent else ' **not as expected**'}",
+                    flush=True,
+                )
+
+
 PARTS: Mapping[str, Callable[[int], None]] = {
     "canaries": canaries,
     "counts": counts,
@@ -164,6 +188,7 @@ PARTS: Mapping[str, Callable[[int], None]] = {
     "false-alarms": false_alarms,
     "forecaster": forecaster,
     "attacks": attacks,
+    "sums": sums,
 }
 
 
