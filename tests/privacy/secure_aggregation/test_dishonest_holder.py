@@ -195,6 +195,15 @@ def test_any_wrong_share_is_not_summed(value: int) -> None:
     fails(hook, "(do not give it)|(shares do not belong together)")
 
 
+def test_wrong_share_of_a_pair_is_not_summed() -> None:
+    """A false share of a seed of one that is lost before it answers: no sum comes out."""
+    wrong = (2**200).to_bytes(SHARE_BYTES, "big")
+    hook = lying_reveal(lambda given: replace(given, pair_shares={**given.pair_shares, "h05": wrong}))
+    session = new_session(7, hook=hook)
+    with pytest.raises(ProtocolError, match="(a seed of 'h05' do not give it)|(shares do not belong together)"):
+        masked_sum(session, vectors(session.names, 6), late=["h02"], silent=["h05"])
+
+
 def test_share_that_is_no_element_is_not_summed() -> None:
     """A share above the prime is refused as such."""
     wrong = b"\xff" * SHARE_BYTES

@@ -109,6 +109,15 @@ def test_who_did_not_confirm_is_left_out_of_a_new_session() -> None:
     np.testing.assert_array_equal(masked_sum(again, inputs).words, plain_sum(inputs, again.names))
 
 
+def test_survivor_that_is_lost_before_it_answers_is_in_the_sum() -> None:
+    """What others have of its seeds, with its pairs that dropped out, opens the sum as its own answer would have."""
+    session = new_session(7)
+    inputs = vectors(session.names, 6)
+    run = masked_sum(session, inputs, late=["h02"], silent=["h05"])
+    assert run.survivors.dropped == ("h02",)
+    np.testing.assert_array_equal(run.words, plain_sum(inputs, run.survivors.left))
+
+
 def test_holder_that_needs_more_survivors_than_the_roster_has_its_way() -> None:
     """One holder that wants all 5 of 5 is enough that a sum over 4 is not opened."""
     session = new_session(5, least_survivors=5)
