@@ -16,7 +16,10 @@ hold.
 part (`privacy.secure_aggregation`) and at least t holders in it (`DPSGDPlan.honest`) added their share. t is the
 fewest holders over which a holder lets a sum be opened. Each step is then the event `GaussianSteps` with noise
 multiplier z and the sampling rate of one holder's examples, as if all data lay in one place. With c of just t holders
-dishonest the multiplier is z sqrt((t - c) / t), see `DPSGDPlan.epsilon_against`. A holder knows its own share.
+dishonest the multiplier is z sqrt((t - c) / t), see `DPSGDPlan.epsilon_against`. A holder knows its own share. That
+holds for c <= 2t - n - 1 of n holders: more, with a coordinator that lies, can open two sums of a round, and then their
+difference shows a part with one share. What belongs to one person at j holders is protected as a group of j examples of
+one sum, not as in j releases.
 
 Why a discrete Gaussian is at least as good as that event (both steps are pointwise bounds on densities, so they pass
 through sampling and composition):

@@ -164,8 +164,9 @@ class DPSGDPlan(_PrivacyPlan):
     def epsilon_against(self, delta: float, *, dishonest: int) -> float:
         """Epsilon of one example where so many of the t holders whose noise counts are dishonest.
 
-        The noise of the other t - c is left: z sqrt((t - c) / t). Infinite where nobody's is. Where each holder adds
-        all of the noise itself, nobody else's honesty matters.
+        The noise of the other t - c is left: z sqrt((t - c) / t). Infinite where nobody's is. It holds while their sum
+        is all that is seen, which masks bear for so many colluders only (`privacy.secure_aggregation`). Where each
+        holder adds all of the noise itself, nobody else's honesty matters.
 
         Raises:
             PrivacyParameterError: delta out of range, or a number of holders below 0.

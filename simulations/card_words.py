@@ -98,7 +98,7 @@ def across(plan: Plan, mechanism: Mechanism | None) -> str:
 def parties(plan: Plan, mechanism: Mechanism | None) -> tuple[Party, ...]:
     """What each party is trusted with."""
     if shares_noise(mechanism) and plan.privacy is not None:
-        return shared_parties(mechanism, plan.privacy.delta)
+        return shared_parties(mechanism, plan.privacy.delta, holders=len(plan.federation.holders))
     return (coordinator_party(plan), *_UNPROTECTED) if mechanism is None else _PROTECTED
 
 

@@ -39,8 +39,8 @@ def shared_model(mechanism: DPSGDPlan) -> str:
     return f"distributed: as central, in masked sums with {mechanism.honest} honest holders or more"
 
 
-def shared_parties(mechanism: DPSGDPlan, delta: float) -> tuple[Party, ...]:
-    """What each party is trusted with."""
+def shared_parties(mechanism: DPSGDPlan, delta: float, *, holders: int) -> tuple[Party, ...]:
+    """What each party is trusted with, of so many holders in all."""
     t = mechanism.honest
     return (
         Party(
@@ -56,7 +56,7 @@ def shared_parties(mechanism: DPSGDPlan, delta: float) -> tuple[Party, ...]:
         Party(
             party="other holders",
             trusted_with=f"to add their share of the noise and to keep it to themselves, at least {t} in each sum",
-            otherwise=against_words(mechanism, delta),
+            otherwise=against_words(mechanism, delta, holders=holders),
         ),
         Party(
             party="machine of the holder",
@@ -66,15 +66,16 @@ def shared_parties(mechanism: DPSGDPlan, delta: float) -> tuple[Party, ...]:
     )
 
 
-def against_words(mechanism: DPSGDPlan, delta: float) -> str:
-    """Epsilon against some numbers of dishonest holders, in one sentence."""
-    figures = []
+def against_words(mechanism: DPSGDPlan, delta: float, *, holders: int) -> str:
+    """Epsilon against some numbers of dishonest holders, in one sentence; none where masks do not bear so many."""
+    figures, bear = [], 2 * mechanism.honest - holders - 1
     for count in range(1, min(_SHOWN, mechanism.honest) + 1):
-        epsilon = mechanism.epsilon_against(delta, dishonest=count)
+        epsilon = mechanism.epsilon_against(delta, dishonest=count) if count <= bear else math.inf
         figures.append(f"{count}: {'no promise' if math.isinf(epsilon) else f'epsilon {epsilon:.3g}'}")
     return (
         f"in a sum of just {mechanism.honest}, with so many dishonest holders, {', '.join(figures)}; a holder knows "
-        "its own share, so against it alone the figure of 1 holds"
+        "its own share, so against it alone the figure of 1 holds. With more than "
+        f"{max(bear, 0)} of them, a coordinator that lies can open two sums of a round, and then there is no promise"
     )
 
 
