@@ -124,6 +124,17 @@ def test_contribution_changed_on_its_way_is_refused(change: Callable[[Contributi
     fails(hook, "the contribution of 'h01' is not signed by it; it was changed on the way")
 
 
+def test_first_holder_of_another_layout_is_named_beside_the_others() -> None:
+    """Which of two layouts is wrong a sum cannot know: both sides are named, and no sum of a mixture comes out."""
+
+    def hook(kind: str, name: str, message: bytes) -> bytes:
+        if (kind, name) != ("contribution", "h00"):
+            return message
+        return signed_again(replace(Contribution.from_bytes(message), layout=b"another"))
+
+    fails(hook, r"'h01' contributed 6 words of another layout than \['h00'\] with 6")
+
+
 def test_contribution_of_another_is_refused() -> None:
     """A holder cannot contribute for another one, nor hand on what another contributed."""
 
@@ -200,7 +211,7 @@ def test_wrong_share_of_a_pair_is_not_summed() -> None:
     wrong = (2**200).to_bytes(SHARE_BYTES, "big")
     hook = lying_reveal(lambda given: replace(given, pair_shares={**given.pair_shares, "h05": wrong}))
     session = new_session(7, hook=hook)
-    with pytest.raises(ProtocolError, match="(a seed of 'h05' do not give it)|(shares do not belong together)"):
+    with pytest.raises(ProtocolError, match=r"(a seed of 'h05' do not give it)|(shares do not belong together)"):
         masked_sum(session, vectors(session.names, 6), late=["h02"], silent=["h05"])
 
 
