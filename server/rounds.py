@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from privacy.secure_aggregation.roster import Roster
 from protocol.errors import LedgerError, PlanError, ProtocolError, TrainingError
-from protocol.masked_messages import ERROR, LOSS
+from protocol.masked_messages import ERROR
 from protocol.messages import (
     EXCHANGE,
     HELLO,
@@ -33,7 +33,9 @@ from protocol.messages import (
 from protocol.plan import Plan, Share
 from protocol.records import Header, LedgerHead, Witnesses, from_array_record, to_array_record
 from protocol.tasks import Task
+from server.combining import add_up, by_recipient, check_weights, mean_update
 from server.conversation import Conversation
+from server.disputes import Dispute
 from server.journal import Journal, RoundRecord, best_of
 from server.secure_sums import OpenedSum, SecureSums
 from server.shared_noise import stepped
@@ -183,7 +185,19 @@ class Coordinator:
             if mail is None:
                 mail = self._exchanged(stage, phase)
                 self._journal.save_mail(stage.name, phase, mail)
-            self._exchanged(stage, phase, _by_recipient(mail))
+            self._exchanged(stage, phase, by_recipient(mail))
+
+    def dispute(self, stage: Stage) -> Dispute:
+        """Ask those who put something into the last masked sum of a stage to show it; see `server.disputes`.
+
+        Raises:
+            PlanError: the plan does not mask.
+            TrainingError: no session of the stage is under way.
+            RunFolderError: the last sum was not opened, or somebody has shown its part of it before.
+        """
+        if self._masked is None:
+            raise PlanError("the plan does not mask what holders send, so there is nothing that was hidden to show")
+        return self._masked.dispute(stage.name)
 
     def _totals(self, stage: Stage) -> dict[str, np.ndarray]:
         """Sums of the federated statistics, phase by phase; ends with every holder's dataset prepared."""
@@ -293,7 +307,7 @@ class Coordinator:
             replies = self._conversation.ask(messages(b""))
             for reply in replies:
                 answer = TrainReply.from_records(reply.content)
-                _check_weights(answer, request.weights, node=reply.metadata.src_node_id)
+                check_weights(answer, request.weights, node=reply.metadata.src_node_id)
                 self._witness(answer.ledger)
             return replies
         known = self._weights[stage.name]
@@ -360,62 +374,6 @@ class Coordinator:
 
 def _loss(metrics: Mapping[str, Any]) -> float | None:
     return float(metrics["loss"]) if "loss" in metrics else None
-
-
-def mean_update(opened: OpenedSum, sent: Mapping[str, np.ndarray], weights: Mapping[str, int]) -> TrainReply:
-    """The weighted mean of the survivors' updates, added to the weights that were sent, as one answer.
-
-        w + sum_i (n_i / max n) update_i / sum_i (n_i / max n),      i over the survivors, max n over all who were asked
-
-    Args:
-        opened: Sums of updates, each times its share, and of losses times n_i.
-        sent: Weights of all holders before the round.
-        weights: Public n_i of all who were asked.
-
-    Raises:
-        ProtocolError: sums of something else than the weights.
-    """
-    arrays = dict(opened.arrays)
-    examples = sum(weights[name] for name in opened.survivors)
-    loss = float(arrays.pop(LOSS)) / examples if LOSS in arrays else None
-    if {name: value.shape for name, value in arrays.items()} != {name: value.shape for name, value in sent.items()}:
-        raise ProtocolError("the sum is of other weights than were sent; all must run the same version and plan")
-    shares = examples / max(weights[name] for name in opened.cohort)
-    trained = {name: (value + arrays[name] / shares).astype(value.dtype) for name, value in sent.items()}
-    return TrainReply(weights=trained, num_examples=examples, loss=loss)
-
-
-def _by_recipient(mail: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:
-    """Mail by sender and recipient → by recipient and sender, senders in the order of their names."""
-    inboxes: dict[str, dict[str, bytes]] = {}
-    for sender in sorted(mail):
-        for recipient, parcel in mail[sender].items():
-            inboxes.setdefault(recipient, {})[sender] = parcel
-    return inboxes
-
-
-def add_up(contributions: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Sum of all holders' arrays, key by key, in the order given.
-
-    Raises:
-        TrainingError: holders sent different keys or shapes.
-    """
-    first = {name: value.shape for name, value in contributions[0].items()}
-    for other in contributions[1:]:
-        if {name: value.shape for name, value in other.items()} != first:
-            raise TrainingError("holders contributed different statistics; all must run the same version and plan")
-    return {name: sum((c[name] for c in contributions[1:]), start=contributions[0][name]) for name in first}
-
-
-def _check_weights(reply: TrainReply, sent: Mapping[str, np.ndarray], *, node: int) -> None:
-    """A reply brings exactly the weights it was sent, in the same shapes; a strategy would not notice."""
-    wanted = {name: value.shape for name, value in sent.items()}
-    given = {name: value.shape for name, value in reply.weights.items()}
-    if odd := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):
-        raise ProtocolError(
-            f"holder at node {node} answered with missing, unknown or misshapen weights {odd[:3]}; "
-            "all must run the same version and plan"
-        )
 
 
 def _out_of_patience(records: tuple[RoundRecord, ...], patience: int) -> bool:

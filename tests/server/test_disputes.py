@@ -13,11 +13,11 @@ from clients.policy import AggregationPolicy
 from privacy.secure_aggregation.layout import Layout
 from privacy.secure_aggregation.messages import Contribution, Opening
 from privacy.secure_aggregation.transcript import SessionRecord, SumRecord, verify_sum
-from protocol.errors import RunFolderError, TrainingError, TranscriptError
+from protocol.errors import PlanError, RunFolderError, TrainingError, TranscriptError
 from protocol.plan import Plan
 from server.disputes import Dispute, judged
 from server.journal import Journal
-from server.secure_sums import SecureSums
+from server.rounds import Coordinator, Stage
 from simulations.holders import SimulatedHolders
 from tests.federation import coordinator, journal_in, make_holders
 from tests.masked_sums import Session, SumRun, identity, new_session
@@ -131,7 +131,7 @@ def test_who_shows_nothing_proves_nothing() -> None:
     assert "h00 show nothing, which proves nothing" in found.in_words()
 
 
-def disputed(plan: Plan, folder: Path, *, allow: tuple[str, ...]) -> tuple[SimulatedHolders, SecureSums, Journal]:
+def disputed(plan: Plan, folder: Path, *, allow: tuple[str, ...]) -> tuple[SimulatedHolders, Coordinator, Journal]:
     """A training to its end, among holders of whom some show things under dispute."""
     holders = make_holders(plan)
     for name in allow:
@@ -139,24 +139,23 @@ def disputed(plan: Plan, folder: Path, *, allow: tuple[str, ...]) -> tuple[Simul
     journal = journal_in(folder, plan)
     made = coordinator(plan, holders, journal)
     made.run_stage(holders.stage)
-    assert made._masked is not None
-    return holders, made._masked, journal
+    return holders, made, journal
 
 
 @pytest.mark.slow
 def test_policies_decide_who_shows_its_part(tmp_path: Path) -> None:
     """By default nobody does. What is shown is in the journal, and rechecked with the run."""
     plan = tiny_plan()
-    _, sums, journal = disputed(plan, tmp_path, allow=("east", "north"))
+    holders, asking, journal = disputed(plan, tmp_path, allow=("east", "north"))
     with journal:
-        found = sums.dispute("stage")
+        found = asking.dispute(holders.stage)
         assert found.label == "evaluate 2"
         assert found.shown.keys() == {"east", "north"}
         assert "does not show what it put into a sum" in found.refused["west"]
         ((session, _),) = journal.sessions("stage")
         assert journal.openings("stage", session, 5).keys() == {"east", "north"}
         with pytest.raises(RunFolderError, match="already"):
-            sums.dispute("stage")
+            asking.dispute(holders.stage)
     recorded, _ = repeated(plan, tmp_path)
     assert recorded.counts.openings == 2
     with journal_in(tmp_path, plan) as journal:
@@ -170,9 +169,15 @@ def test_policies_decide_who_shows_its_part(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_parts_add_up_to_the_last_sum(tmp_path: Path) -> None:
     plan = tiny_plan()
-    holders, sums, journal = disputed(plan, tmp_path, allow=("east", "north", "west"))
+    holders, asking, journal = disputed(plan, tmp_path, allow=("east", "north", "west"))
     with journal:
-        assert sums.dispute("stage").adds_up is True
+        assert asking.dispute(holders.stage).adds_up is True
         with pytest.raises(TrainingError, match="no session of stage 'other'"):
-            sums.dispute("other")
-    assert set(holders.agents) == {"east", "north", "west"}
+            asking.dispute(Stage(name="other", share="weights"))
+
+
+def test_without_masks_there_is_no_dispute(tmp_path: Path) -> None:
+    plan = tiny_plan().unmasked()
+    holders = make_holders(plan)
+    with journal_in(tmp_path, plan) as journal, pytest.raises(PlanError, match="nothing that was hidden"):
+        coordinator(plan, holders, journal).dispute(holders.stage)
