@@ -36,6 +36,7 @@ from privacy.audits.inversion import (
     FIRST_BIAS,
     FIRST_WEIGHT,
     HIDDEN,
+    AttackName,
     Updates,
     Victims,
     best_cosines,
@@ -81,9 +82,9 @@ def summed_victims(
             row = trial, [number]
             update = update_of(others if number else model, x[row], y[row], plan, stream)
             words.append(layout.encode({name: value.numpy() for name, value in update.items()}))
-        total = np.sum(words, axis=0, dtype=np.uint32)
+        total = np.stack(words).sum(axis=0, dtype=np.uint32)
         if sent == "helped":
-            total -= np.sum(words[1:], axis=0, dtype=np.uint32)
+            total = total - np.stack(words[1:]).sum(axis=0, dtype=np.uint32)
         sums = layout.decode(total, survivors=parts)
         opened.append({name: torch.from_numpy(value).float() / parts for name, value in sums.items()})
     # In a split the others' part is zero, so that what is opened is the victim's alone.
@@ -110,7 +111,7 @@ def audit_sum_inversion(
     delta: float,
     stream: SecureStream,
     seed: int,
-    attack: Literal["analytic", "matching"] = "analytic",
+    attack: AttackName = "analytic",
     iterations: int = 300,
 ) -> AuditResult:
     """One attack on sums over so many holders with one input each; with a plan it must not beat chance for the victim.

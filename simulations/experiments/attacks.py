@@ -21,9 +21,10 @@ from privacy.audits.canaries import audit_dpsgd
 from privacy.audits.canary_models import CanaryHost, CoordinateCanaries, LogisticCanaries, PerceptronCanaries
 from privacy.audits.defects import DEFECTS
 from privacy.audits.exact import audit_counts
+from privacy.audits.inversion import AttackName
 from privacy.audits.results import AuditResult
 from privacy.audits.subject import production
-from privacy.audits.sum_inversion import SENT, audit_sum_inversion
+from privacy.audits.sum_inversion import SENT, Sent, audit_sum_inversion
 from privacy.dpsgd import DPSGD
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.randomness import SecureStream
@@ -162,7 +163,7 @@ def sums(_seed: int, *, trials: int = 64) -> None:
     """Inversion of sums over 1 to 10 holders, one input each: usual and crafted models, and helped by all others."""
     print("| model | attack | holders | updates | victim recovered | of all | median | chance: median, 95th | CPU s |")
     print("|---|---|---:|---|---:|---:|---:|---:|---:|")
-    kinds = [(sent, "analytic") for sent in SENT] + [("usual", "matching")]
+    kinds: list[tuple[Sent, AttackName]] = [(sent, "analytic") for sent in SENT] + [("usual", "matching")]
     for sent, attack in kinds:
         for plan in (None, inversion_plan(1, noise_multiplier=1.0)):
             for holders in (1, 2, 3, 5, 10) if sent == "usual" else (2, 3, 5, 10):
