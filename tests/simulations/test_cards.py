@@ -10,12 +10,14 @@ from safetensors.numpy import load_file
 
 from privacy.card import PrivacyCard, ReleasedObject
 from privacy.plan import CountReleasePlan
+from privacy.secure_aggregation.messages import Contribution
+from protocol.masked_messages import MaskedReply
 from protocol.messages import READY, EvaluateReply, StatisticsReply, TrainReply
 from simulations import protection
 from simulations.card_words import not_promised, registry
 from simulations.results import RunResult
 from simulations.runner import simulate
-from tests.plans import digests, tiny_plan
+from tests.plans import PLAIN, digests, tiny_plan
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +30,13 @@ WINDOWS = COUNTS | {
 }  # fmt: skip
 BOTH = {"federation.shares": ["weights", "weights+margins"], "data.index": "total_share", "data.block_steps": 4}
 MODES: dict[str, dict[str, Any]] = {
-    "none": ALONE | BOTH,
-    "counts": COUNTS | BOTH,
-    "truth": COUNTS | BOTH | {"privacy.score_against": "truth"},
-    "windows": WINDOWS,
+    "none": ALONE | BOTH | PLAIN,
+    "counts": COUNTS | BOTH | PLAIN,
+    "truth": COUNTS | BOTH | PLAIN | {"privacy.score_against": "truth"},
+    "windows": WINDOWS | {"federation.aggregation": "robust"},
+    "masked": ALONE | BOTH,
 }
+SEEN = [mode for mode in MODES if mode != "masked"]
 Sent = dict[str, list[int]]
 
 
@@ -80,6 +84,7 @@ def _listen(patch: pytest.MonkeyPatch, sent: Sent) -> None:
         ),
     )
     told(EvaluateReply, lambda reply: {"error": 1})
+    told(MaskedReply, lambda reply: {"words": len(Contribution.from_bytes(reply.contribution).masked) // 4})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,7 @@ def listed(card: PrivacyCard, start: str) -> ReleasedObject:
     return found
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEEN)
 def test_what_holders_sent_is_listed_in_its_size(runs: Runs, mode: str) -> None:
     """The sizes come from the answers themselves; nothing was sent that the card has no line for."""
     sent, card, holders = dict(runs.sent[mode]), runs.card(mode), 3
@@ -118,6 +123,21 @@ def test_what_holders_sent_is_listed_in_its_size(runs: Runs, mode: str) -> None:
     assert not sent
 
 
+def test_masked_sums_are_listed_in_their_size(runs: Runs) -> None:
+    """All that a holder sends is words of masked sums: as many bytes as the card lists, and no number beside them.
+
+    Of each opened sum the coordinator makes one answer for its strategy, with weights and a loss: one, not three.
+    """
+    card, holders = runs.card("masked"), 3
+    assert set(runs.sent["masked"]) == {"words", "weights", "loss"}
+    assert len(runs.sent["masked"]["weights"]) == listed(card, "model weights").times
+    sums = [each for each in card.released if each.place == "leaves a holder" and "masked: it learns" in each.goes_to]
+    listed_bytes = sum((each.size_bytes or 0) * (each.times or 0) for each in sums)
+    assert listed_bytes * holders == 4 * sum(runs.sent["masked"]["words"])
+    assert {each.name for each in card.released} > {"salted hash of its part of each sum, signed"}
+    assert not [each for each in card.released if "unmasked" in each.goes_to]
+
+
 def test_windows_send_weights_alone(runs: Runs) -> None:
     """No sum, no loss, no error of raw data left a holder."""
     assert set(runs.sent["windows"]) == {"weights"}
@@ -133,6 +153,8 @@ def test_windows_send_weights_alone(runs: Runs) -> None:
                   "homophily", "report", "journal", "log"}),
         ("counts", set()),
         ("truth", {"errors", "comparisons", "report", "journal"}),
+        ("masked", {"model", "observed", "forecasts", "ends", "parts", "attraction", "flows", "errors", "comparisons",
+                    "homophily", "report", "journal", "log"}),
         ("windows", {"observed", "forecasts", "ends", "parts", "attraction", "flows", "errors", "comparisons",
                      "homophily", "report", "journal"}),
     ],
@@ -204,7 +226,7 @@ def test_the_noise_of_shown_values(runs: Runs) -> None:
     assert 1e6 * stddev / 20_000 < card.shown.noise_stddev < 1e6 * stddev / 500
     assert (card.shown.origin, card.shown.scored) == ("post-processing", "post-processing")
     assert (runs.card("truth").shown.origin, runs.card("truth").shown.scored) == ("post-processing", "raw data")
-    for mode in ("none", "windows"):
+    for mode in ("none", "masked", "windows"):
         shown = runs.card(mode).shown
         assert (shown.origin, shown.scored, shown.noise_stddev) == ("raw data", "raw data", None)
 
@@ -213,7 +235,7 @@ def test_the_noise_of_shown_values(runs: Runs) -> None:
 def test_questions_registry_and_words(runs: Runs, mode: str) -> None:
     card = runs.card(mode)
     assert len(card.questions) == 10
-    assert card.registry.tier == (None if mode == "none" else 3)
+    assert card.registry.tier == (None if mode in ("none", "masked") else 3)
     assert card.registry.year is None
     text = card.to_json().lower()
     assert "anonym" not in text
@@ -224,7 +246,7 @@ def test_questions_registry_and_words(runs: Runs, mode: str) -> None:
 
 
 def test_coarse_matrices_of_single_steps_are_called_what_they_are() -> None:
-    plain = " ".join(not_promised(tiny_plan({"data.block_steps": 1}), None))
+    plain = " ".join(not_promised(tiny_plan(PLAIN | {"data.block_steps": 1}), None))
     assert "every count it has" in plain
     assert "every count it has" not in " ".join(not_promised(tiny_plan({"data.block_steps": 4}), None))
     assert READY == "ready"  # asks for no contribution, so there is no line for it
