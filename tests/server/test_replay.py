@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,8 @@ def test_another_weight_is_named(tmp_path: Path) -> None:
 
     def heavier(record: SumRecord) -> SumRecord:
         order = SumOrder.from_bytes(record.order)
-        changed = SumOrder(
-            sequence=order.sequence, label=order.label, model_hash=order.model_hash,
-            weights={name: weight + 1 for name, weight in order.weights.items()}, confirmations=order.confirmations,
-        )  # fmt: skip
-        return SumRecord(**vars(record) | {"order": changed.to_bytes()})
+        changed = replace(order, weights={name: weight + 1 for name, weight in order.weights.items()})
+        return replace(record, order=changed.to_bytes())
 
     change(tmp_path, plan, 4, heavier)
     with pytest.raises(TranscriptError, match="contributed to another sum") as error:
@@ -158,8 +156,8 @@ def test_another_question_is_named(tmp_path: Path) -> None:
 
     def other(record: SumRecord) -> SumRecord:
         order = SumOrder.from_bytes(record.order)
-        changed = SumOrder(**vars(order) | {"model_hash": bytes(32)})
-        return SumRecord(**vars(record) | {"order": changed.to_bytes()})
+        changed = replace(order, model_hash=bytes(32))
+        return replace(record, order=changed.to_bytes())
 
     change(tmp_path, plan, 4, other)
     with pytest.raises(TranscriptError, match="'train 2' was asked with other weights") as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,17 @@ from integration.task import CallTables
 from protocol.plan import Plan
 from server.journal import Journal
 from simulations.call_fits import LOGISTIC, round_plans, task_of, variant
+from simulations.call_run import simulate_calls
 from simulations.call_training import newton_fit, rounds_fit, summed_groups
 from simulations.folder import JOURNAL_FILE, new_folder, run_name
 from simulations.identities import identities_of
 from simulations.results import MODEL_FILE
 from simulations.verification import verify_run
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
+from tests.simulations.test_call_run import plan_of
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def finished(plan: Plan, folder: Path) -> Path:
@@ -81,3 +87,37 @@ def test_the_other_task_is_repeated_too(tmp_path: Path) -> None:
     found = verify_run(finished(call_plan("integration-mlp"), tmp_path / "run"))
     assert found.failure is None
     assert len(found.stages) == 4
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from simulations.call_run import simulate_calls
+from simulations.progress import SilentProgress
+from tests.simulations.test_call_run import plan_of
+
+class Telling(SilentProgress):
+    def advanced(self, name, done, message=""):
+        print(name, flush=True)
+
+simulate_calls(plan_of(), out=Path(sys.argv[1]), progress=Telling())
+"""
+
+
+def test_a_whole_run_that_was_killed_holds(tmp_path: Path) -> None:
+    """From made-up calls to a sealed folder; kill -9 in the rounds of one training, then resumed."""
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("FedAvg") for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, "the signal came too late"
+    simulate_calls(plan_of(), resume=folder)
+    found = verify_run(folder)
+    assert found.failure is None
+    counts = {stage.name: stage.counts for stage in found.stages}
+    assert list(counts) == ["groups", "newton", "FedAvg", "FedAvg, perceptron"]
+    assert counts["FedAvg"].sessions == 2
