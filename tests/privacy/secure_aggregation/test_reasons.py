@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,3 +84,24 @@ def test_answers_of_any_other_sum_are_left_out(context: bytes) -> None:
 
 def _resigned(message: Contribution | Reveal) -> bytes:
     return replace(message, signature=identity("h00").sign(message.statement())).to_bytes()
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_another_process_is_refused_whatever_its_number(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of processes start again from the low ones."""
+    holder = new_session(3).holders["h00"]
+    other = os.getpid() + step
+    monkeypatch.setattr(os, "getpid", lambda: other)
+    reason = (
+        "a process that was forked may not act for a holder of its parent: both could answer; start a session in the "
+        "process that answers"
+    )
+    with pytest.raises(AggregationRefusedError, match=f"^{reason}$"):
+        holder.begin(b"")
+
+
+def test_a_copy_is_refused_by_its_name() -> None:
+    with pytest.raises(
+        TypeError, match=r"^a MaskingHolder cannot be copied or pickled: two of it could open two sums$"
+    ):
+        copy.copy(new_session(3).holders["h00"])
