@@ -118,11 +118,11 @@ def test_arrays_come_back_as_they_were(journal: Journal, path: Path) -> None:
         assert again.result("pooled") == b"score"
 
 
-@pytest.mark.parametrize("other", [{"run": "other-s0"}, {"plan_hash": "b" * 64}])
-def test_journal_of_another_run_is_refused(journal: Journal, path: Path, other: dict[str, str]) -> None:
+@pytest.mark.parametrize(("run", "plan"), [("other-s0", PLAN), (RUN, "b" * 64)])
+def test_journal_of_another_run_is_refused(journal: Journal, path: Path, run: str, plan: str) -> None:
     before = path.read_bytes()
     with pytest.raises(RunFolderError, match="resume with the run's own plan"):
-        Journal(path, **({"run": RUN, "plan_hash": PLAN} | other))
+        Journal(path, run=run, plan_hash=plan)
     assert path.read_bytes() == before
 
 

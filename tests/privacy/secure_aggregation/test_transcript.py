@@ -141,14 +141,14 @@ def test_another_roster_is_found() -> None:
     """Even one whose members could have signed everything."""
     session, _ = ALL
     with pytest.raises(ProtocolError, match="name roster"):
-        verify_session(replace(session, roster=session.roster | {"h99": identity("h99").public}))
+        verify_session(replace(session, roster={**session.roster, "h99": identity("h99").public}))
 
 
 @pytest.mark.parametrize("key", [b"", bytes(31), b"\xff" * 32])
 def test_a_roster_with_a_key_that_is_none_is_found(key: bytes) -> None:
     session, _ = ALL
     with pytest.raises(ProtocolError):
-        verify_session(replace(session, roster=session.roster | {"h00": key}))
+        verify_session(replace(session, roster={**session.roster, "h00": key}))
 
 
 def test_a_roster_of_one_is_found() -> None:
@@ -181,7 +181,7 @@ def test_an_advert_of_another_session_is_found() -> None:
     session, _ = ALL
     other = session_record(new_session(3, session=2))
     with pytest.raises(ProtocolError, match="advert of 'h01'"):
-        verify_session(replace(session, adverts=session.adverts | {"h01": other.adverts["h01"]}))
+        verify_session(replace(session, adverts={**session.adverts, "h01": other.adverts["h01"]}))
 
 
 def test_an_unconfirmed_session_is_found() -> None:
@@ -193,7 +193,7 @@ def test_an_unconfirmed_session_is_found() -> None:
 def test_a_confirmation_of_a_stranger_is_found() -> None:
     session, _ = ALL
     with pytest.raises(ProtocolError, match="'h07' did not confirm"):
-        verify_session(replace(session, confirmations=session.confirmations | {"h07": bytes(64)}))
+        verify_session(replace(session, confirmations={**session.confirmations, "h07": bytes(64)}))
 
 
 def test_a_sum_over_an_absent_holder_is_found() -> None:
