@@ -55,7 +55,7 @@ def make_plan(*, regions: int, rows: int, holders: int, channels: int) -> Plan:
             "training": {"rounds": 1, "batch_size": 8},
             "federation": {
                 "aggregation": "plain",
-                "holders": {f"h{h}": [codes[(h * rows + r) % regions] for r in range(rows)] for h in range(holders)}
+                "holders": {f"h{h}": [codes[(h * rows + r) % regions] for r in range(rows)] for h in range(holders)},
             },
         }
     )
