@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -162,7 +163,7 @@ def test_noise_of_the_sum_has_the_stated_variance(quieter: float, monkeypatch: p
     """Over 20,000 coordinates of the sum of t parts of empty samples; shares that are 5 % too quiet are found."""
     wide = torch.nn.Linear(20_000, 1, bias=False)
 
-    def loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    def loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         return model(batch["x"])[:, 0]
 
     honest = 4
