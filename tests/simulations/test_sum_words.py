@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from migrafed.reports.privacy import privacy_context
 from privacy.card import SumsPromise
 from privacy.secure_aggregation.layout import Layout
 from protocol.plan import Plan
@@ -20,6 +21,7 @@ from simulations.sum_words import (
     sums_promise,
 )
 from tests.call_rows import call_plan
+from tests.cards import card
 from tests.plans import tiny_plan
 
 CODES = [f"C{number:03d}" for number in range(1, 9)]
@@ -122,3 +124,14 @@ def test_a_promise_without_its_numbers_is_no_promise(changes: dict[str, Any]) ->
     values = sums_promise(plan_of("plain")).model_dump()
     with pytest.raises(ValidationError, match="least_survivors goes with secure sums"):
         SumsPromise(**(values | changes))
+
+
+@pytest.mark.parametrize("aggregation", ["secure", "robust", "plain"])
+def test_the_report_has_the_promise_of_the_card(aggregation: str) -> None:
+    """Who sees what, while what holds, and what otherwise; a card from before there was a choice has none of it."""
+    promise = sums_promise(plan_of(aggregation))
+    facts = dict(privacy_context(card(sums=promise))["sums"])
+    assert facts["Coordinator sees"] == promise.coordinator_sees
+    assert facts["Holds while"] == promise.holds_while
+    assert ("Longest update" in facts) == (aggregation == "secure")
+    assert privacy_context(card())["sums"] == []
