@@ -236,9 +236,10 @@ class HolderAgent:
     def _begin(self, request: StatisticsRequest | RoundRequest, label: str, *, weight: int | None) -> None:
         """Check the order of a masked sum, if the plan masks, before anything is computed for it."""
         if self._masking is not None:
-            self._masking.begin(
+            order = self._masking.begin(
                 request.header, request.order, label=label, content=request.content(), weight=weight
             )  # fmt: skip
+            self.plan.federation.check_weights(order.weights)
 
     def _masked(
         self, header: Header, layout: Layout, arrays: Mapping[str, np.ndarray], *, num_examples: int

@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 import math
+import statistics
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from protocol.errors import PlanError
+from protocol.errors import PlanError, ProtocolError
 from protocol.frozen import FrozenConfig
 from protocol.privacy_section import PrivacyMode, PrivacySection
 from protocol.tasks import task_named
@@ -97,10 +98,10 @@ class FederationSection(FrozenConfig):
     strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
     aggregation: Aggregation = "secure"
     update_norm: float = Field(
-        default=64.0,
-        gt=0,
-        le=1e6,
-        description="largest L2 norm of an update, longer ones are shortened (secure; robust with norm_bound)",
+        default=64.0, gt=0, le=1e6, description="largest L2 norm of an update (secure; robust with norm_bound)"
+    )
+    weight_cap: float = Field(
+        default=100.0, ge=1, description="largest weight a holder may claim, as a multiple of the median (secure)"
     )
     robust_rule: RobustRule = Field(default="median", description="how updates are combined (robust)")
     trim: float = Field(default=0.2, gt=0, lt=0.5, description="part cut off at either end (robust, trimmed_mean)")
@@ -128,6 +129,19 @@ class FederationSection(FrozenConfig):
             if len(set(regions)) != len(regions):
                 raise ValueError(f"holder '{name}' lists a region twice")
         return holders
+
+    def check_weights(self, weights: Mapping[str, int]) -> None:
+        """Refuse weights with which one holder alone would decide: a weight is a claim, and no sum shows a false one.
+
+        Raises:
+            ProtocolError: whose weight is how many times the median, and how many times it may be.
+        """
+        heaviest, middle = max(weights, key=lambda name: weights[name]), statistics.median(weights.values())
+        if (times := weights[heaviest] / middle) > self.weight_cap:
+            raise ProtocolError(
+                f"'{heaviest}' claims weight {weights[heaviest]}, {times:.4g} times the median, and the plan's weight_cap "
+                f"is {self.weight_cap:g}; ask that holder, or raise federation.weight_cap"
+            )
 
     def check_robust(self, *, protected: bool) -> None:
         """Refuse a robust rule that would defend against nobody, or show updates that nothing was added to.

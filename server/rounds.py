@@ -223,6 +223,7 @@ class Coordinator:
             self._witness(answer.ledger)
             if reply.metadata.src_node_id in names:
                 weights[names[reply.metadata.src_node_id]] = answer.num_examples
+        self._plan.federation.check_weights(weights)
         self._weights[stage.name] = weights
 
     def _to_all(self, content: RecordDict, kind: str) -> list[Message]:

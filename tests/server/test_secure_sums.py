@@ -15,7 +15,7 @@ from flwr.common.constant import ErrorCode
 
 from clients.app import relay
 from clients.masking import Masking
-from dhgsil.task import TASK
+from dhgsil.task import TASK, HolderWindows
 from integration.task import CallTables, IntegrationTask
 from privacy.secure_aggregation.layout import Layout
 from protocol.errors import PlanError, ProtocolError, TrainingError
@@ -276,3 +276,24 @@ def trained(plan: Plan, folder: Path) -> dict[str, np.ndarray]:
 def newton(plan: Plan, folder: Path) -> dict[str, np.ndarray]:
     with Journal(folder / f"{plan.digest()[:8]}.sqlite", run="test", plan_hash=plan.digest()) as journal:
         return dict(newton_fit(plan, classifier(plan), held(), run="test", journal=journal).weights)
+
+
+def test_a_holder_cannot_weigh_more_than_the_plan_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A false weight shows in no sum, so a claim far above the others' ends the round and names its holder."""
+    plan = tiny_plan({"federation.vectorise": "never"})
+    original = HolderWindows.num_examples.fget
+
+    def claimed(self: HolderWindows) -> int:
+        return original(self) * (1000 if len(self.rows) == 2 else 1)  # type: ignore[misc]  # two rows: east
+
+    monkeypatch.setattr(HolderWindows, "num_examples", property(claimed))
+    with pytest.raises(ProtocolError, match=r"'east' claims weight .* times the median, and the plan's weight_cap is"):
+        outcome_of(plan)
+
+
+def test_a_holder_puts_nothing_into_a_sum_of_such_weights() -> None:
+    """The holder checks for itself what the coordinator says that others weigh."""
+    section = tiny_plan().federation
+    section.check_weights({"north": 100, "east": 1, "west": 1})
+    with pytest.raises(ProtocolError, match="'north' claims weight 101, 101 times the median"):
+        section.check_weights({"north": 101, "east": 1, "west": 1})
