@@ -139,8 +139,8 @@ class FederationSection(FrozenConfig):
         heaviest, middle = max(weights, key=lambda name: weights[name]), statistics.median(weights.values())
         if (times := weights[heaviest] / middle) > self.weight_cap:
             raise ProtocolError(
-                f"'{heaviest}' claims weight {weights[heaviest]}, {times:.4g} times the median, and the plan's weight_cap "
-                f"is {self.weight_cap:g}; ask that holder, or raise federation.weight_cap"
+                f"'{heaviest}' claims weight {weights[heaviest]}, {times:.4g} times the median, and the plan's "
+                f"weight_cap is {self.weight_cap:g}; ask that holder, or raise federation.weight_cap"
             )
 
     def check_robust(self, *, protected: bool) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dhgsil.task import TASK
+from protocol.masked_messages import MaskedReply
+from protocol.messages import TrainReply
 from protocol.plan import Plan, Share
 from server.journal import Journal
 from server.rounds import Coordinator, Stage, StageOutcome
@@ -52,6 +54,12 @@ def pooled(plan: Plan) -> StageOutcome:
     """The same plan with one holder of all rows."""
     codes = tuple(code for part in plan.federation.holders.values() for code in part)
     return outcome_of(plan, holders={"all": codes})
+
+
+def readable(reply: TrainReply | MaskedReply) -> TrainReply:
+    """A reply of a plan that masks nothing."""
+    assert isinstance(reply, TrainReply)
+    return reply
 
 
 def largest_difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:

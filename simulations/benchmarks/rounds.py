@@ -198,12 +198,12 @@ def _run_stage(grid: Grid, states: HolderStates, plan: Plan, series: ODSeries, c
 
 def open_sessions(plan: Plan, series: ODSeries) -> list[Session]:
     """Datasets and models of all holders, opened with the sums the coordinator would send them."""
-    agents = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE).agents.values()
+    holders = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE)
+    agents = holders.agents.values()
     header = Header(run="benchmark", plan_hash=plan.digest(), stage=STAGE.name)
     totals: dict[str, np.ndarray] = {}
     for phase in TASK.phases(plan, STAGE.share):
-        request = StatisticsRequest(header=header, phase=phase, totals=totals)
-        totals |= add_up([agent.statistics(request).arrays for agent in agents])
+        totals |= add_up([TASK.statistics(phase, own, plan, STAGE.share, totals) for own in holders.tables.values()])
     for agent in agents:
         agent.statistics(StatisticsRequest(header=header, phase=READY, totals=totals))
     return [agent.session(STAGE.name) for agent in agents]

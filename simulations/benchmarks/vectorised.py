@@ -66,8 +66,8 @@ def open_holders(plan: Plan, *, regions: int) -> SimulatedHolders:
     series = make_world(WorldConfig(num_regions=regions, num_steps=STEPS + 20), seed=0).series
     holders = SimulatedHolders(Holdings.split(series, plan.federation.holders).parts, plan, TASK, STAGE)
     header = Header(run="benchmark", plan_hash=plan.digest(), stage=STAGE.name)
-    for agent in holders.agents.values():
-        totals = dict(agent.statistics(StatisticsRequest(header=header, phase="linear")).arrays)
+    for name, agent in holders.agents.items():
+        totals = dict(TASK.statistics("linear", holders.tables[name], plan, STAGE.share, {}))
         agent.statistics(StatisticsRequest(header=header, phase=READY, totals=totals))
     return holders
 

@@ -26,6 +26,7 @@ from protocol.tasks import task_named
 from simulations.person_promises import person_headline, person_holder_cards, person_not_promised
 from simulations.protection import open_custodies, policy_of, required
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
+from tests.federation import readable
 from tests.plans import PLAIN, PLAIN_POLICY
 
 PRIVATE: dict[str, Any] = {
@@ -169,7 +170,7 @@ def test_a_round_goes_through_agent_custody_and_ledger(tmp_path: Path, task: str
         mechanism = person_mechanism(plan, num_rows=ROWS)
         assert custody.ledger.spent == cost_of(mechanism.events(), delta=1e-6).epsilon
         asked = first_round(agent, plan)
-        reply, again = agent.train(asked), agent.train(asked)
+        reply, again = readable(agent.train(asked)), readable(agent.train(asked))
         assert reply.num_examples == 1
         assert reply.loss is None
         assert all(np.array_equal(reply.weights[name], again.weights[name]) for name in reply.weights)

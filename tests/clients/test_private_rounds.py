@@ -20,6 +20,7 @@ from protocol.errors import LedgerError
 from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.records import Header
 from simulations.protection import open_custodies
+from tests.federation import readable
 from tests.plans import PLAIN, PLAIN_POLICY, series_of, tiny_plan
 
 PLAN = tiny_plan(
@@ -85,7 +86,7 @@ def test_a_round_that_could_not_be_stored_leaves_no_trace(
                 with pytest.raises(LedgerError, match="no space left"):
                     agent.train(asked(agent, number))
             monkeypatch.setattr(LedgerFolder, "store", store)
-            reply = agent.train(asked(agent, number))
+            reply = readable(agent.train(asked(agent, number)))
             ends.append((reply.weights, agent.export_state("stage")))
     (weights, state), (weights_after_failure, state_after_failure) = ends
     assert all(np.array_equal(weights[name], weights_after_failure[name]) for name in weights)
@@ -94,7 +95,7 @@ def test_a_round_that_could_not_be_stored_leaves_no_trace(
 
 def test_a_repeated_round_is_the_stored_one_and_another_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as agent:
-        first, again = agent.train(asked(agent)), agent.train(asked(agent))
+        first, again = readable(agent.train(asked(agent))), readable(agent.train(asked(agent)))
         assert all(np.array_equal(first.weights[name], again.weights[name]) for name in first.weights)
         assert first.ledger == again.ledger
         other = asked(agent)

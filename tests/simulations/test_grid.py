@@ -15,7 +15,7 @@ from protocol.messages import EvaluateReply, RoundRequest, TrainReply
 from protocol.records import Header
 from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
 from tests.federation import coordinator as make_coordinator
-from tests.federation import journal_in, make_holders, run_stage
+from tests.federation import journal_in, make_holders, readable, run_stage
 from tests.plans import PLAIN, tiny_plan
 
 HEADER = Header(run="test", plan_hash="a" * 64, stage="stage")
@@ -114,7 +114,7 @@ def test_coordinator_refuses_a_malformed_answer(
     original = HolderAgent.train
 
     def train(self: HolderAgent, request: RoundRequest) -> TrainReply:
-        reply = original(self, request)
+        reply = readable(original(self, request))
         if self.name == "west":
             spoil(reply)
         return reply

@@ -21,7 +21,7 @@ from simulations import ray_engine
 from simulations.grid import NODE_NAME, InProcessGrid
 from simulations.ray_engine import StoppableGrid, StoredAgent, StoredHolders
 from simulations.runner import simulate
-from tests.federation import journal_in, largest_difference, make_holders, run_stage
+from tests.federation import journal_in, largest_difference, make_holders, readable, run_stage
 from tests.plans import series_of, tiny_plan
 
 STAGE = Stage(name="stage", share="weights+margins")
@@ -101,7 +101,7 @@ def test_any_process_can_continue_for_a_holder(tmp_path: Path) -> None:
     model = TASK.build_model(TASK.public(series_of(plan)), plan, STAGE.share, outcome.totals)
     weights = {name: leaf.detach().numpy() for name, leaf in model.named_parameters() if name not in session.personal}
     for number in (1, 2):
-        weights = fresh().train(RoundRequest(header=header, round=number, weights=weights)).weights
+        weights = readable(fresh().train(RoundRequest(header=header, round=number, weights=weights))).weights
         fresh().evaluate(RoundRequest(header=header, round=number, weights=weights))
     assert stored.export(STAGE.name).keys() == {"a"}
     last = run_stage_last_weights(plan)
