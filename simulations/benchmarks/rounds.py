@@ -203,7 +203,9 @@ def open_sessions(plan: Plan, series: ODSeries) -> list[Session]:
     header = Header(run="benchmark", plan_hash=plan.digest(), stage=STAGE.name)
     totals: dict[str, np.ndarray] = {}
     for phase in TASK.phases(plan, STAGE.share):
-        totals |= add_up([TASK.statistics(phase, own, plan, STAGE.share, totals) for own in holders.tables.values()])
+        totals |= add_up(
+            [dict(TASK.statistics(phase, own, plan, STAGE.share, totals)) for own in holders.tables.values()]
+        )
     for agent in agents:
         agent.statistics(StatisticsRequest(header=header, phase=READY, totals=totals))
     return [agent.session(STAGE.name) for agent in agents]
