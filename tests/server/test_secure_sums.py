@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
+from flwr.app import Message
 
-from clients.app import relay
 from clients.masking import Masking
 from dhgsil.task import TASK, HolderWindows
 from integration.task import CallTables, IntegrationTask
@@ -25,14 +22,14 @@ from protocol.tasks import task_named
 from server.journal import Journal
 from server.rounds import Coordinator, StageOutcome
 from simulations.call_training import newton_fit, rounds_fit
-from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
+from simulations.grid import InProcessGrid
 from simulations.holders import SimulatedHolders
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
+from tests.dropping import DroppingGrid, step_of
 from tests.federation import journal_in, largest_difference, make_holders, outcome_of
 from tests.plans import PLAIN, series_of, tiny_plan
 
 FIVE = {f"h{number}": [f"C00{number}"] for number in range(1, 6)}
-Silent = Callable[[str, Message], bool]
 
 
 @pytest.fixture
@@ -209,32 +206,6 @@ def test_a_plan_that_masks_needs_a_roster(tmp_path: Path) -> None:
     holders = make_holders(plan)
     with journal_in(tmp_path, plan) as journal, pytest.raises(PlanError, match="give the roster"):
         Coordinator(holders.grid(), TASK, None, plan, run="test", journal=journal)
-
-
-class DroppingGrid(InProcessGrid):
-    """A grid whose holders are silent at times, in one of the two ways in which Flower shows it."""
-
-    def __init__(self, holders: SimulatedHolders, silent: Silent, *, answers: str = "error") -> None:
-        app = relay(lambda context: holders.agents[str(context.node_config[NODE_NAME])])
-        super().__init__(app, list(holders.agents))
-        self._silent, self._how, self.sent = silent, answers, []
-        self._name_of = {FIRST_NODE + place: name for place, name in enumerate(holders.agents)}
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        replies = []
-        for message in messages:
-            self.sent.append(message)
-            if not self._silent(self._name_of[message.metadata.dst_node_id], message):
-                replies += super().send_and_receive([message])
-            elif self._how == "error":
-                replies.append(Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason="gone"), reply_to=message))
-        return replies
-
-
-def step_of(message: Message) -> str:
-    """The step of a masked sum that a message asks for, or its Flower type."""
-    config = message.content.config_records["config"]
-    return str(config["step"]) if "step" in config else message.metadata.message_type.split(".")[0]
 
 
 def five_holders(changes: dict[str, Any] | None = None) -> Plan:

@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message
 
+from dhgsil.task import TASK
 from privacy.card import PrivacyCard
 from privacy.ledger_check import verify_ledger
+from privacy.plan import DPSGDPlan
 from protocol.errors import RunInterruptedError
+from server.rounds import Coordinator, Stage
 from simulations import call_run, protection
 from simulations.call_results import IntegrationResult
 from simulations.call_run import simulate_calls
+from simulations.holders import SimulatedHolders
+from simulations.holdings import Holdings
+from simulations.protection import mechanism_of, open_custodies
 from simulations.runner import simulate
 from simulations.verification import verify_run
-from tests.plans import RecordingProgress, tiny_plan
+from tests.dropping import DroppingGrid
+from tests.federation import journal_in
+from tests.plans import RecordingProgress, series_of, tiny_plan
 from tests.simulations.test_call_run import OPERATORS, plan_of
 
 pytestmark = pytest.mark.slow
@@ -62,6 +71,39 @@ def test_a_run_over_windows_is_resumed_rechecked_and_says_whom_it_trusts(tmp_pat
     assert "1: epsilon" in others.otherwise
     assert "3: no promise" in others.otherwise
     assert "at least 3 of them honest" in card.headline
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_a_step_goes_on_without_a_holder_that_drops_out(tmp_path: Path, strategy: str) -> None:
+    """Four of five shares of noise are at least the total; who is silent in round 2 is charged all the same."""
+    holders_of = {f"h{number}": [f"C00{number}"] for number in range(1, 6)}
+    plan = tiny_plan(SHARED | {"federation.holders": holders_of, "federation.strategy": strategy})
+    series, stage = series_of(plan), Stage(name="federated, weights", share="weights")
+    mechanism = mechanism_of(plan, TASK, series)
+    assert isinstance(mechanism, DPSGDPlan)
+    with open_custodies(plan, tmp_path) as custodies, journal_in(tmp_path, plan) as journal:
+        holders = SimulatedHolders(
+            Holdings.split(series, plan.federation.holders).parts, plan, TASK, stage, custodies=custodies,
+            mechanism=mechanism,
+        )  # fmt: skip
+        grid = DroppingGrid(holders, lambda name, message: name == "h5" and round_of(message) == 2)
+        outcome = Coordinator(
+            grid, TASK, TASK.public(series), plan, run="test", journal=journal, roster=holders.roster,
+            holder_states=holders,
+        ).run_stage(stage)  # fmt: skip
+        spent = {name: custody.ledger.spent for name, custody in custodies.items()}
+    assert [record.round for record in outcome.records] == [1, 2, 3]
+    assert len(set(spent.values())) == 1
+    assert 0 < spent["h5"] <= 8.0
+    lines = [json.loads(line) for line in (tmp_path / "h1/windows/opened-sums.jsonl").read_text().splitlines()]
+    over = {line[2]: line[3] for line in lines}
+    assert over["train 2"] == ["h1", "h2", "h3", "h4"]
+    assert over["train 1"] == over["train 3"] == ["h1", "h2", "h3", "h4", "h5"]
+
+
+def round_of(message: Message) -> int:
+    """The round that a message asks for, 0 for others."""
+    return int(message.content.config_records["config"].get("server-round", 0))  # type: ignore[arg-type]
 
 
 def test_a_run_over_rows_of_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
