@@ -58,9 +58,9 @@ def by_recipient(mail: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str,
 
 
 def check_weights(reply: TrainReply, sent: Mapping[str, np.ndarray], *, node: int) -> None:
-    """A reply brings exactly the weights it was sent, in the same shapes and types; a strategy would not notice."""
-    wanted = {name: (value.shape, value.dtype) for name, value in sent.items()}
-    given = {name: (value.shape, value.dtype) for name, value in reply.weights.items()}
+    """A reply brings exactly the weights it was sent, in the same shapes; a strategy would not notice."""
+    wanted = {name: value.shape for name, value in sent.items()}
+    given = {name: value.shape for name, value in reply.weights.items()}
     if odd := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):
         raise ProtocolError(
             f"holder at node {node} answered with missing, unknown or misshapen weights {odd[:3]}; "

@@ -324,8 +324,9 @@ class Journal:
 
     def _arrays(self, blob: bytes) -> dict[str, np.ndarray]:
         """What `_pack` stored."""
+        value = self._opened(blob)
         try:
-            return load(self._opened(blob))
+            return load(value)
         except (SafetensorError, KeyError, TypeError, ValueError):
             raise self._unreadable("stored arrays are none") from None
 

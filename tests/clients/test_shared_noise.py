@@ -19,6 +19,7 @@ from clients.shared_noise import check_shared_noise
 from dhgsil.task import TASK
 from privacy.plan import DPSGDPlan
 from privacy.secure_aggregation.layout import Layout
+from privacy.secure_aggregation.terms import SumOrder
 from protocol.errors import LedgerError, PlanError, PolicyRefusedError, PrivacyParameterError
 from protocol.masked_messages import MaskedReply
 from protocol.messages import READY, RoundRequest, StatisticsRequest
@@ -90,6 +91,9 @@ class Recorded(Masking):
 
     def begin(self, *_: Any, **__: Any) -> Any:
         """Nothing is checked here."""
+        return SumOrder(
+            sequence=1, label="train 1", model_hash=bytes(32), weights=dict.fromkeys(NAMES, 1), confirmations={}
+        )  # fmt: skip
 
     def contribute(self, header: Header, layout: Layout, arrays: Any) -> bytes:
         self.given.append((layout, dict(arrays)))

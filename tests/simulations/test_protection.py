@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from clients.agent import HolderAgent
+from clients.masking import Masking
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK, DHGSILTask
 from privacy.card import PrivacyCard
@@ -28,6 +29,7 @@ from protocol.errors import (
     RefusedError,
     RunInterruptedError,
 )
+from protocol.masked_messages import MaskedReply
 from protocol.messages import EvaluateReply, RoundRequest, StatisticsReply, TrainReply
 from protocol.plan import Plan
 from protocol.records import Header
@@ -37,7 +39,7 @@ from simulations.progress import Progress
 from simulations.protection import mechanism_of
 from simulations.records import CountedRecords, blank
 from simulations.runner import simulate
-from tests.plans import FILES, RecordingProgress, digests, series_of, tiny_plan
+from tests.plans import FILES, PLAIN, PLAIN_POLICY, RecordingProgress, digests, series_of, tiny_plan
 
 COUNTS: dict[str, Any] = {
     "privacy.epsilon": 2.0,
@@ -250,11 +252,36 @@ def test_no_loss_no_error_and_no_statistic_of_raw_data_leaves_a_private_training
             return original(self)
 
         monkeypatch.setattr(kind, "to_records", recorded)
-    simulate(tiny_plan(WINDOWS), out=tmp_path / "run")
+    simulate(tiny_plan(WINDOWS | PLAIN), out=tmp_path / "run")
     assert {type(reply) for reply in replies} == {StatisticsReply, TrainReply}
     assert all(reply.arrays == {} for reply in replies if isinstance(reply, StatisticsReply))
     assert all(reply.loss is None and reply.ledger for reply in replies if isinstance(reply, TrainReply))
     assert not any(name.startswith("pair.") for r in replies if isinstance(r, TrainReply) for name in r.weights)
+
+
+def test_masked_sums_of_a_private_training_are_of_noised_updates_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No loss and no statistic is put into a sum, and every part comes with where the ledger stands."""
+    put_in: list[tuple[str, ...]] = []
+    replies: list[MaskedReply] = []
+    contribute, to_records = Masking.contribute, MaskedReply.to_records
+
+    def contributed(self: Masking, header: Header, layout: Any, arrays: Any) -> bytes:
+        put_in.append(tuple(arrays))
+        return contribute(self, header, layout, arrays)
+
+    def recorded(self: MaskedReply) -> Any:
+        replies.append(self)
+        return to_records(self)
+
+    monkeypatch.setattr(Masking, "contribute", contributed)
+    monkeypatch.setattr(MaskedReply, "to_records", recorded)
+    plan = tiny_plan(WINDOWS)
+    simulate(plan, out=tmp_path / "run")
+    assert len(put_in) == len(replies) == 3 * plan.training.rounds
+    assert all(reply.ledger for reply in replies)
+    assert not any(name.startswith(("metric:", "pair.")) for names in put_in for name in names)
 
 
 def test_two_private_runs_draw_different_noise(tmp_path: Path) -> None:
@@ -311,14 +338,15 @@ def test_an_agent_without_custody_does_not_train_privately() -> None:
 
 
 def test_a_private_holder_measures_no_error(tmp_path: Path) -> None:
-    plan = tiny_plan(WINDOWS)
+    plan = tiny_plan(WINDOWS | PLAIN)
     tables = TASK.held_by(series_of(plan), plan.federation.holders["north"])
     with protection.open_custodies(plan, tmp_path) as custodies:
         mechanism = mechanism_of(plan, TASK, tables)
         assert isinstance(mechanism, DPSGDPlan)
         agent = HolderAgent(
-            "north", tables, plan, TASK, {"stage": "weights"}, custody=custodies["north"], mechanism=mechanism
-        )
+            "north", tables, plan, TASK, {"stage": "weights"}, custody=custodies["north"], mechanism=mechanism,
+            aggregation=PLAIN_POLICY,
+        )  # fmt: skip
         header = Header(run="tiny", plan_hash=plan.digest(), stage="stage")
         with pytest.raises(RefusedError, match="measures no error"):
             agent.evaluate(RoundRequest(header=header, round=1, weights={}))

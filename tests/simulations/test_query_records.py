@@ -57,7 +57,7 @@ def test_a_private_run_starts_from_raw_rows_and_leaves_none(tmp_path: Path) -> N
     assert any("off the diagonal in at most one" in rule for rule in card.holders[0].promises[0].contribution_rules)
     left = [path for path in out.rglob("*") if path.is_dir() and path.name.startswith(".")]
     assert left == []
-    assert {path.name for path in (out / "holders" / "north").iterdir()} == {"people"}
+    assert {path.name for path in (out / "holders" / "north").iterdir()} == {"identity.key.pem", "people"}
     facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))
     assert facts["measure"] == "synthetic job-query intention"
     assert_forecasts_are_whole(RunResult.read(out))

@@ -54,6 +54,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {
             "data.world": {"num_regions": 8, "num_steps": 60},
             "federation.holders": {"a": ["C001"]},
+            "federation.aggregation": "plain",
             "data.fractions": [0.8, 0.04, 0.16],
         },
         "lengthen",
