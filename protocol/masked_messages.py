@@ -22,8 +22,8 @@ from protocol.records import (
     WEIGHT,
     Header,
     LedgerHead,
+    bytes_in,
     config_of,
-    from_array_record,
     header_config,
     ledger_record,
     read_header,
@@ -60,7 +60,7 @@ class MaskedRequest:
         step = text_in(config, "step")
         if step not in get_args(Step):
             raise ProtocolError(f"there is no step '{step}' of a masked sum; both sides must run the same version")
-        return cls(header=read_header(config), step=step, parts=_bytes_in(records))  # type: ignore[arg-type]
+        return cls(header=read_header(config), step=step, parts=bytes_in(records))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class MaskedAnswer:
     @classmethod
     def from_records(cls, records: RecordDict) -> MaskedAnswer:
         holder = text_in(config_of(records), "of")
-        parts = _bytes_in(records)
+        parts = bytes_in(records)
         if parts.keys() != {holder}:
             raise ProtocolError(f"'{holder}' answered for {sorted(parts)[:3]}; both sides must run the same version")
         return cls(holder=holder, part=parts[holder])
@@ -103,19 +103,9 @@ class MaskedReply:
         if set(records.array_records.get(ARRAYS, ())) != {_CONTRIBUTION}:
             raise ProtocolError("an answer is not masked although the plan says so; nothing of it was used")
         return cls(
-            contribution=_bytes_in(records)[_CONTRIBUTION], num_examples=weight_in(records), ledger=read_ledger(records)
+            contribution=bytes_in(records)[_CONTRIBUTION], num_examples=weight_in(records), ledger=read_ledger(records)
         )
 
 
 def _as_arrays(parts: dict[str, bytes]) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
-
-
-def _bytes_in(records: RecordDict) -> dict[str, bytes]:
-    record = records.array_records.get(ARRAYS)
-    if record is None:
-        raise ProtocolError(f"message has no array record '{ARRAYS}'; both sides must run the same protocol version")
-    arrays = from_array_record(record)
-    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
-        raise ProtocolError(f"parts {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
-    return {name: value.tobytes() for name, value in arrays.items()}

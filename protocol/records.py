@@ -168,10 +168,7 @@ def parcel_record(parcels: Mapping[str, bytes], config: ConfigRecord) -> dict[st
 
 def parcels_in(records: RecordDict, config: ConfigRecord) -> dict[str, bytes]:
     """Parcels of a message, after comparing them with their digests."""
-    arrays = arrays_in(records)
-    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
-        raise ProtocolError(f"parcels {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
-    parcels = {name: value.tobytes() for name, value in arrays.items()}
+    parcels = bytes_in(records)
     try:
         stated = json.loads(text_in(config, "digests"))
     except ValueError:
@@ -179,6 +176,14 @@ def parcels_in(records: RecordDict, config: ConfigRecord) -> dict[str, bytes]:
     if stated != {name: hashlib.sha256(parcel).hexdigest() for name, parcel in parcels.items()}:
         raise ProtocolError("parcels differ from their digests: cut short, changed or lost on the way; send them again")
     return parcels
+
+
+def bytes_in(records: RecordDict) -> dict[str, bytes]:
+    """Named rows of bytes of a message."""
+    arrays = arrays_in(records)
+    if odd := sorted(name for name, value in arrays.items() if value.dtype != np.uint8 or value.ndim != 1):
+        raise ProtocolError(f"parcels {odd[:3]} are no rows of bytes; both sides must run the same protocol version")
+    return {name: value.tobytes() for name, value in arrays.items()}
 
 
 def arrays_in(records: RecordDict) -> dict[str, np.ndarray]:
