@@ -32,6 +32,9 @@ FIRST_WEIGHT, FIRST_BIAS = "0.weight", "0.bias"
 AttackName = Literal["analytic", "matching"]
 Updates = dict[str, Tensor]
 
+RECOVERED = 0.9
+"""Cosine above which an input counts as recovered."""
+
 
 @dataclass(frozen=True, eq=False)
 class Victims:
@@ -111,6 +114,18 @@ def best_cosines(candidates: Tensor, inputs: Tensor) -> np.ndarray:
     return pairs.flatten(1).max(dim=1).values.double().numpy()
 
 
+def beside_chance(candidates: Tensor, inputs: Tensor) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """Best cosines, those with inputs of others, the part above `RECOVERED`, and whether that is no more than chance.
+
+    Chance: nothing recovered, and a median of at most the 95th percentile of what inputs of other trials give.
+    """
+    cosines = best_cosines(candidates, inputs)
+    chance = np.concatenate([best_cosines(candidates, inputs.roll(shift, dims=0)) for shift in range(1, 6)])
+    recovered = float((cosines > RECOVERED).mean())
+    at_chance = recovered == 0 and float(np.median(cosines)) <= float(np.percentile(chance, 95))
+    return cosines, chance, recovered, at_chance
+
+
 def audit_inversion(
     attack: AttackName,
     *,
@@ -130,10 +145,7 @@ def audit_inversion(
     started = time.process_time()
     seen = victims(trials=trials, batch=batch, plan=plan, stream=stream, seed=seed)
     candidates = loudest(seen) if attack == "analytic" else matching(seen, iterations=iterations, seed=seed)
-    cosines = best_cosines(candidates, seen.x)
-    chance = np.concatenate([best_cosines(candidates, seen.x.roll(shift, dims=0)) for shift in range(1, 6)])
-    recovered = float((cosines > 0.9).mean())
-    at_chance = recovered == 0 and float(np.median(cosines)) <= float(np.percentile(chance, 95))
+    cosines, chance, recovered, at_chance = beside_chance(candidates, seen.x)
     update = "a plain update" if plan is None else f"a DP-SGD update, noise multiplier {plan.noise_multiplier:g}"
     return AuditResult(
         name=f"{'control: ' if plan is None else ''}gradient inversion ({attack}) of {update}, batch {batch}",

@@ -36,9 +36,11 @@ from privacy.audits.inversion import (
     FIRST_BIAS,
     FIRST_WEIGHT,
     HIDDEN,
+    RECOVERED,
     AttackName,
     Updates,
     Victims,
+    beside_chance,
     best_cosines,
     loudest,
     matching,
@@ -52,7 +54,6 @@ from privacy.secure_aggregation.layout import Layout
 
 Sent = Literal["usual", "trap", "split", "helped"]
 SENT: tuple[Sent, ...] = get_args(Sent)
-RECOVERED = 0.9
 _CLIP = 100.0
 """Public bound of an update: far above all that occur here, so that nothing is shortened."""
 _WORDS = {"usual": "the usual model", "trap": "a trap model", "split": "split models", "helped": "all others helping"}
@@ -126,10 +127,7 @@ def audit_sum_inversion(
     else:
         candidates = neighbours(seen) if sent == "trap" else loudest(seen)
     victim = seen.x[:, :1]
-    cosines = best_cosines(candidates, victim)
-    chance = np.concatenate([best_cosines(candidates, victim.roll(shift, dims=0)) for shift in range(1, 6)])
-    recovered = float((cosines > RECOVERED).mean())
-    at_chance = recovered == 0 and float(np.median(cosines)) <= float(np.percentile(chance, 95))
+    cosines, chance, recovered, at_chance = beside_chance(candidates, victim)
     control = plan is None and sent != "usual"
     update = "plain updates" if plan is None else f"DP-SGD updates, noise multiplier {plan.noise_multiplier:g} each"
     return AuditResult(
