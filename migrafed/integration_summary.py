@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from migrafed.reports.integration import groups_in_short, headline_of, score_in_short
+from server.run_folder import CARD_FILE, LOG_FILE, MODEL_FILE
 from simulations.call_results import SPECS, IntegrationResult
-from simulations.results import LOG_FILE, MODEL_FILE
-from simulations.sealing import CARD_FILE
 
 
 def integration_facts(result: IntegrationResult, report: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:

@@ -8,7 +8,8 @@ from typing import Any
 from migrafed.reports.skill import METRIC_WORDS, SCALE_WORDS, headline_of, skill_of
 from migrafed.reports.wording import MISSING
 from privacy.card import PrivacyCard
-from simulations.results import CARD_FILE, LOG_FILE, MODEL_FILE, RunResult
+from server.run_folder import CARD_FILE, LOG_FILE, MODEL_FILE
+from simulations.results import RunResult
 from simulations.run_tables import FORECASTS, METRICS
 
 

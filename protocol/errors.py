@@ -12,7 +12,11 @@ Every error names the offending value, the rule it breaks and the way out, and n
     │   └── TranscriptError                         what a run recorded of its masked sums does not hold
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
     ├── EngineError                   exit code 1   a query engine failed or hung up; nothing was released
+    ├── LinkError                     exit code 1   another process or machine cannot be reached, or hung up
+    ├── StorageError                  exit code 1   something could not be kept: a full disk, an unwritable file
     ├── RefusedError                  exit code 3   a privacy rule of a holder forbids it; nothing was released
+    │   ├── NotApprovedError                        the holder's operator has not approved it, or no longer does
+    │   ├── HolderRefusedError                      what a holder said no to, as its coordinator is told
     │   ├── PolicyRefusedError                      the plan asks for more than the holder's policy allows
     │   ├── BudgetExceededError                     the budget left is smaller than what was asked
     │   ├── AggregationRefusedError                 a sum was asked for in a way that could show one holder's part
@@ -115,10 +119,38 @@ class EngineError(MigrafedError):
     """
 
 
+class LinkError(MigrafedError):
+    """Another process or machine cannot be reached, is not who it should be, or hung up."""
+
+
+class StorageError(MigrafedError):
+    """Something could not be kept, so nothing was given away: a full disk, or a file that cannot be written."""
+
+
 class RefusedError(MigrafedError):
     """A privacy rule of a holder forbids what was asked."""
 
     exit_code = 3
+
+
+class NotApprovedError(RefusedError):
+    """A plan, a roster or a coordinator that the holder's operator has not approved, or no longer does."""
+
+
+class HolderRefusedError(RefusedError):
+    """A holder said no. The coordinator is told the kind of reason and where its operator finds the whole of it.
+
+    Args:
+        holder: Name of the holder, or of its node.
+        code: Class name of the error that the holder raised.
+        number: Of the refusal in the holder's own log.
+    """
+
+    def __init__(self, holder: str, *, code: str, number: int) -> None:
+        super().__init__(
+            f"{holder} refuses ({code}); its operator finds why as refusal {number} with 'migrafed holder outbox'"
+        )
+        self.holder, self.code, self.number = holder, code, number
 
 
 class PolicyRefusedError(RefusedError):

@@ -10,13 +10,13 @@ from privacy.audits.check import CheckResult
 from privacy.card import ALL, HolderCard, Origin, Party, PrivacyCard, RegistryEntry, ReleasedObject, ShownValues
 from privacy.plan import DPSGDPlan
 from protocol.plan import Plan, PrivacySection
+from server.run_folder import CARD_FILE, FACTS_FILE, JOURNAL_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE
 from simulations.call_fits import Fits
 from simulations.call_results import SPECS, IntegrationFacts
 from simulations.card_words import across, parties, questions, registry, trust_words
 from simulations.cards import finding
-from simulations.folder import JOURNAL_FILE
 from simulations.person_promises import person_headline, person_not_promised
-from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE
+from simulations.results import REPORT_FILE
 from simulations.sum_words import (
     coordinator_gets,
     coordinator_party,

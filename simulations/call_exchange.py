@@ -19,6 +19,7 @@ from clients.custody import Custody
 from clients.policy import HolderPolicy, PushPolicy
 from clients.private_files import new_secret
 from integration.people import NEW
+from integration.stages import EXCHANGE_STAGE, SHARE
 from integration.study import StudySection
 from integration.task import IntegrationTask
 from privacy.matching import MatchRules
@@ -33,7 +34,7 @@ from simulations.holders import SimulatedHolders
 from simulations.identities import identities_of, roster_of
 from simulations.progress import Progress
 
-STAGE = Stage(name="exchange", share="weights")
+STAGE = Stage(name=EXCHANGE_STAGE, share=SHARE)
 TIES = "ties"
 """Folder of the ledger that pushes with noise are charged in; its unit is a tie, so it is apart from persons'."""
 

@@ -18,9 +18,9 @@ from integration.people import NEW, NONE
 from integration.records.numbers import codes_of
 from integration.weeks import DAYS_PER_WEEK
 from protocol.plan import Plan
+from server.run_folder import run_name, versions
 from simulations.call_data import CallData
 from simulations.call_results import INTEGRATION_TASKS, IntegrationFacts, OperatorFacts, SilenceFacts
-from simulations.folder import run_name, versions
 
 TRUTH = Path("truth") / "people.parquet"
 

@@ -22,26 +22,26 @@ from integration.features.private_rows import person_rows
 from integration.prediction.classifier import fit
 from integration.prediction.dataset import labelled
 from integration.prediction.problems import PROBLEMS
+from integration.stages import LOGISTIC, PRIVATE_STAGE, round_plans, variant
 from integration.study import StudySection
-from integration.task import CallTables, ClassifierSection, IntegrationTask
+from integration.task import CallTables, IntegrationTask
 from privacy.card import HolderCard
 from privacy.plan import DPSGDPlan
 from protocol.errors import PlanError
-from protocol.plan import Plan, parse_plan
+from protocol.plan import Plan
 from protocol.tasks import task_named
 from server.journal import Journal, RoundRecord
 from server.rounds import Stage
+from server.run_folder import run_name
 from simulations.call_data import CallData
 from simulations.call_results import INTEGRATION_TASKS
 from simulations.call_training import Fitted, newton_fit, rounds_fit
-from simulations.folder import run_name
 from simulations.identities import identities_of
 from simulations.person_promises import person_holder_cards
 from simulations.progress import Progress
 from simulations.protection import open_custodies
 
-LOGISTIC, PERCEPTRON = INTEGRATION_TASKS
-NEWTON, PRIVATE = "Newton steps", "private rounds"
+NEWTON = "Newton steps"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ class Fits:
 
     @cached_property
     def _private(self) -> Trial:
-        privacy, name = self.plan.privacy, PRIVATE
+        privacy, name = self.plan.privacy, PRIVATE_STAGE
         if privacy is None or self.mechanism is None:
             raise PlanError("the plan has no [privacy] section; add one with mode, epsilon and delta")
         found = [
@@ -173,11 +173,6 @@ class Fits:
     def _told(self, stage: Stage, record: RoundRecord) -> None:
         error = "" if record.error is None else f"validation error {record.error:.4f}"
         self._progress.advanced(stage.name, record.round, error)
-
-
-def round_plans(plan: Plan) -> Mapping[str, Plan]:
-    """Trainings in rounds of a run without privacy: the plan of each, by its name."""
-    return {"FedAvg": variant(plan, LOGISTIC), "FedAvg, perceptron": variant(plan, PERCEPTRON)}
 
 
 def pooled_difference(plan: Plan, rows: pd.DataFrame, fitted: Fitted) -> float:
@@ -215,16 +210,6 @@ def task_of(plan: Plan) -> IntegrationTask:
     if not isinstance(task, IntegrationTask):
         raise PlanError(f"task '{plan.run.task}' is not simulated here; use {' or '.join(INTEGRATION_TASKS)}")
     return task
-
-
-def variant(plan: Plan, task: str) -> Plan:
-    """The same plan for the other of the two classifiers; what both can be told stays."""
-    if plan.run.task == task:
-        return plan
-    values = plan.model_dump(mode="json")
-    values["run"]["task"] = task
-    values["model"] = {key: value for key, value in plan.model.items() if key in ClassifierSection.model_fields}
-    return parse_plan(values)
 
 
 def _secret(plan: Plan, operator: str) -> bytes:

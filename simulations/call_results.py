@@ -34,6 +34,7 @@ from integration.rules import City
 from integration.weeks import CallCalendar
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
+from server.run_folder import CARD_FILE, PLAN_FILE
 from simulations.call_tables import (
     AS_LOCAL,
     CHURN,
@@ -45,7 +46,7 @@ from simulations.call_tables import (
     VERDICT_TABLE,
 )
 from simulations.run_tables import TableSpec, read_table, write_table
-from simulations.sealing import CARD_FILE, DAMAGED, PLAN_FILE, check_seals, read_card, read_facts, require_files, seal
+from simulations.sealing import DAMAGED, check_seals, read_card, read_facts, require_files, seal
 
 INTEGRATION_TASKS = ("integration", "integration-mlp")
 """Tasks whose run folders this module reads."""

@@ -40,8 +40,19 @@ from privacy.audits.check import CheckResult
 from privacy.audits.conformance import require_conformance
 from privacy.audits.subject import production
 from protocol.errors import RunInterruptedError
+from protocol.files import write_whole
 from protocol.plan import Plan
 from server.journal import Journal
+from server.run_folder import (
+    JOURNAL_FILE,
+    MODEL_FILE,
+    RunSummary,
+    flower_log,
+    locked,
+    new_folder,
+    resumed_folder,
+    run_name,
+)
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining
 from simulations.call_card import call_card
 from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
@@ -58,19 +69,8 @@ from simulations.call_results import (
 from simulations.call_scores import check_scores, write_scores
 from simulations.call_settings import POOLED, SILO, agreement, federation_table, one_fit
 from simulations.call_training import summed_groups
-from simulations.folder import (
-    JOURNAL_FILE,
-    RunSummary,
-    flower_log,
-    locked,
-    new_folder,
-    resumed_folder,
-    run_name,
-)
 from simulations.progress import Progress, SilentProgress
 from simulations.protection import LEDGERS_FOLDER
-from simulations.results import MODEL_FILE
-from simulations.run_tables import write_whole
 from simulations.worlds.call_checks import check_world
 
 WORK, NOTE = "work", "note, "

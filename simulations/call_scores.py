@@ -18,10 +18,10 @@ import pandas as pd
 from clients.policy import load_policy
 from integration.study import StudySection
 from protocol.errors import PolicyRefusedError
+from protocol.files import write_whole
 from protocol.plan import Plan
 from simulations.call_data import HOLDER_FILE
 from simulations.call_training import Fitted
-from simulations.run_tables import write_whole
 
 FOLDER = "scores"
 

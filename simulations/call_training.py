@@ -18,18 +18,17 @@ import torch
 from scipy.special import softmax
 
 from clients.custody import Custody
-from integration.prediction.logistic import NewtonSums, fit_logistic
 from integration.prediction.preparing import Preparation
-from integration.task import COEFFICIENTS, GROUPS, NEWTON, CallTables, IntegrationTask
+from integration.stages import GROUPS_STAGE, NEWTON_STAGE, SHARE
+from integration.task import GROUPS, CallTables, IntegrationTask
 from privacy.plan import DPSGDPlan
 from privacy.secure_aggregation.roster import Identity
 from protocol.plan import Plan
 from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Stage
+from server.stages import newton_steps
 from simulations.holders import SimulatedHolders
 
-SHARE = "weights"
-NEWTON_STAGE, GROUPS_STAGE = Stage(name="newton", share=SHARE), Stage(name="groups", share=SHARE)
 OnRound = Callable[[Stage, RoundRecord], None]
 Identities = Mapping[str, Identity]
 
@@ -66,27 +65,10 @@ def newton_fit(
     Raises:
         TrainingError: an operator failed, or there is no minimum within the steps allowed.
     """
-    holders = SimulatedHolders(tables, plan, task, NEWTON_STAGE, identities=identities)
-    return newton_steps(_coordinator(holders, plan, task, tables, run=run, journal=journal), plan, task)
-
-
-def newton_steps(coordinator: Coordinator, plan: Plan, task: IntegrationTask) -> Fitted:
-    """What a coordinator does for `newton_fit`."""
-    totals: dict[str, np.ndarray] = {}
-    for phase in task.phases(plan, SHARE):
-        totals |= coordinator.sums(NEWTON_STAGE, phase, totals)
-    asked = 0
-
-    def sums(flat: np.ndarray) -> NewtonSums:
-        nonlocal asked
-        asked += 1
-        return NewtonSums.from_arrays(coordinator.sums(NEWTON_STAGE, NEWTON, totals | {COEFFICIENTS: flat}))
-
-    preparation = task.preparation(plan, totals)
-    model = fit_logistic(
-        sums, features=len(preparation.columns), l2=1 / task.section(plan).c, classes=len(task.problem(plan).classes)
-    )
-    return Fitted(preparation, model.scores, {"weights": model.weights, "intercept": model.intercept}, asked)
+    stage = Stage(name=NEWTON_STAGE, share=SHARE)
+    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
+    fit = newton_steps(_coordinator(holders, plan, task, tables, run=run, journal=journal), stage, plan, task)
+    return Fitted(fit.preparation, fit.model.scores, fit.weights, fit.asked)
 
 
 def summed_groups(
@@ -94,13 +76,9 @@ def summed_groups(
     identities: Identities | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Sums of features by group and week over all operators, see `integration.analysis.sums`."""
-    holders = SimulatedHolders(tables, plan, task, GROUPS_STAGE, identities=identities)
-    return groups_of(_coordinator(holders, plan, task, tables, run=run, journal=journal))
-
-
-def groups_of(coordinator: Coordinator) -> dict[str, np.ndarray]:
-    """What a coordinator does for `summed_groups`."""
-    return coordinator.sums(GROUPS_STAGE, GROUPS, {})
+    stage = Stage(name=GROUPS_STAGE, share=SHARE)
+    holders = SimulatedHolders(tables, plan, task, stage, identities=identities)
+    return _coordinator(holders, plan, task, tables, run=run, journal=journal).sums(stage, GROUPS, {})
 
 
 def rounds_fit(

@@ -16,9 +16,9 @@ from dhgsil.task import data_section, model_section
 from privacy.card import ALL, Origin, ReleasedObject
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.plan import Plan, Share
-from simulations.folder import JOURNAL_FILE
+from server.run_folder import CARD_FILE, FACTS_FILE, JOURNAL_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE
 from simulations.protection import LEDGERS_FOLDER
-from simulations.results import CARD_FILE, FACTS_FILE, LOG_FILE, MODEL_FILE, PLAN_FILE, REPORT_FILE, RunFacts, RunTables
+from simulations.results import REPORT_FILE, RunFacts, RunTables
 from simulations.run_tables import ATTRACTION, FLOWS, FORECASTS, METRICS, PARTS_TABLE, REGIONS
 from simulations.sum_words import coordinator_gets, masking_messages, number_bytes
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dhgsil.bootstrap import paired_block_bootstrap
 from dhgsil.graphs import homophily_report
+from server.run_folder import run_name, versions
 from simulations.evaluation import Evaluation
-from simulations.folder import run_name, versions
 from simulations.results import Comparison, GraphHomophily, HolderFacts, RunFacts, model_label
 from simulations.run_tables import MODEL
 from simulations.scores import Score

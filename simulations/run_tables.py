@@ -6,9 +6,8 @@ read, and a damaged one is refused with the file, the column and the row number,
 
 from __future__ import annotations
 
-import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from protocol.errors import RunFolderError
+from protocol.files import write_whole
 
 Kind = Literal["text", "float", "float?", "int", "date"]  # "float?" may be missing (NaN)
 
@@ -146,18 +146,6 @@ def read_table(folder: Path, spec: TableSpec) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # what pandas and pyarrow raise on a torn file
         raise _damage(spec, f"cannot be read ({type(error).__name__})") from error
     return checked(table, spec)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, force it to disk, then put it in place in one step."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _typed(column: pd.Series, kind: Kind, spec: TableSpec) -> pd.Series:

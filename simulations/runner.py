@@ -20,14 +20,24 @@ from dhgsil.task import DHGSILTask, data_section
 from privacy.audits.check import CheckResult
 from privacy.secure_aggregation.roster import Identity
 from protocol.errors import PlanError, RunFolderError, RunInterruptedError, TrainingError
+from protocol.files import write_whole
 from protocol.plan import Plan
 from protocol.tasks import task_named
 from server.journal import Journal
+from server.run_folder import (
+    JOURNAL_FILE,
+    MODEL_FILE,
+    RunSummary,
+    flower_log,
+    locked,
+    new_folder,
+    resumed_folder,
+    run_name,
+)
 from simulations.card_releases import Run
 from simulations.cards import run_card
 from simulations.evaluation import Evaluation, baseline_names
 from simulations.facts import run_facts
-from simulations.folder import JOURNAL_FILE, RunSummary, flower_log, locked, new_folder, resumed_folder, run_name
 from simulations.forecasts import Trained, add_rows, forecast_all
 from simulations.holdings import Holdings
 from simulations.identities import identities_of
@@ -42,8 +52,8 @@ from simulations.protection import (
 )
 from simulations.ray_engine import check_ray
 from simulations.records import records_of
-from simulations.results import MODEL_FILE, write_run
-from simulations.run_tables import MODEL, write_whole
+from simulations.results import write_run
+from simulations.run_tables import MODEL
 from simulations.scores import Score
 from simulations.stages import Engine, Training, train, trainings
 from simulations.tables import run_tables

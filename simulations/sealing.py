@@ -15,11 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
-from simulations.run_tables import write_whole
+from protocol.files import write_whole
+from server.run_folder import CARD_FILE, FACTS_FILE
 
-FACTS_FILE = "run.json"
-CARD_FILE = "card.json"
-PLAN_FILE = "plan.lock.toml"
 DAMAGED = "the run folder is damaged"
 
 

@@ -14,8 +14,9 @@ from typing import Literal
 from dhgsil.series import ODSeries
 from privacy.secure_aggregation.roster import Identity
 from protocol.messages import READY, StatisticsRequest
-from protocol.plan import Plan, TrainingSection
+from protocol.plan import Plan
 from protocol.records import Header
+from protocol.stages import stages_of
 from protocol.tasks import Task
 from server.journal import Journal, RoundRecord
 from server.rounds import Coordinator, Grid, HolderStates, Stage, StageOutcome
@@ -48,23 +49,15 @@ class Training:
 
 def trainings(plan: Plan) -> Iterator[Training]:
     """All trainings of a plan. Intervals are calibrated first, on a fit that has not seen the validation span."""
-    holders, main = tuple(plan.federation.holders), plan.federation.shares[-1]
-    if plan.training.fit_on == "train+validation":
-        stage = Stage(name=f"calibration, {main}", share=main)
-        yield Training("calibration", stage, calibration_plan(plan), holders)
-    for share in plan.federation.shares:
-        yield Training("federated", Stage(name=f"federated, {share}", share=share), plan, holders)
+    holders = tuple(plan.federation.holders)
+    for spec in stages_of(plan):
+        scope = "federated" if spec.plan is plan else "calibration"
+        yield Training(scope, Stage(name=spec.name, share=spec.share), spec.plan, holders)
     if plan.compare.pooled:
         yield Training("pooled", Stage(name="pooled", share="weights+margins"), plan.unmasked(), (POOLED_HOLDER,))
     if plan.compare.alone:
         for name in holders:
             yield Training("alone", Stage(name=f"alone, {name}", share="weights"), plan.unmasked(), (name,))
-
-
-def calibration_plan(plan: Plan) -> Plan:
-    """The plan without validation targets in the fit: its validation errors say how wide intervals must be."""
-    training: TrainingSection = plan.training.model_copy(update={"fit_on": "train"})
-    return plan.model_copy(update={"training": training})
 
 
 def train(

@@ -23,14 +23,15 @@ from clients.app import relay
 from privacy.secure_aggregation.roster import Roster
 from protocol.errors import RunFolderError, TrainingError, TranscriptError
 from protocol.plan import Plan
+from protocol.stages import StageSpec, stages_of
+from protocol.tasks import task_named
 from server.journal import Journal
 from server.recorded_sums import Counts
 from server.replay import replayed
-from simulations.folder import JOURNAL_FILE, locked_plan, run_name
+from server.run_folder import JOURNAL_FILE, MODEL_FILE, PLAN_FILE, locked_plan, run_name
+from server.stages import carry_out
 from simulations.grid import InProcessGrid
-from simulations.masked_stages import MaskedStage, masked_stages
 from simulations.progress import Progress, SilentProgress
-from simulations.results import MODEL_FILE, PLAN_FILE
 
 _PLAIN = {
     "plain": "what holders sent was neither masked nor signed, so there is nothing to verify",
@@ -109,7 +110,7 @@ def verify_run(folder: Path, *, roster_hash: str | None = None, progress: Progre
 def _check_stages(
     found: RunFound, journal: Journal, plan: Plan, model: bytes, roster_hash: str | None, progress: Progress
 ) -> None:
-    stages = masked_stages(plan)
+    stages = [spec for spec in stages_of(plan) if spec.kind != "exchange"]
     if odd := sorted(set(journal.masked_stages()) - {stage.name for stage in stages}):
         raise TranscriptError("sums are recorded of a training that the plan does not have", stage=odd[0])
     for stage in stages:
@@ -119,7 +120,7 @@ def _check_stages(
 
 
 def _check_stage(
-    found: RunFound, stage: MaskedStage, journal: Journal, model: bytes, roster_hash: str | None, progress: Progress
+    found: RunFound, stage: StageSpec, journal: Journal, model: bytes, roster_hash: str | None, progress: Progress
 ) -> None:
     done = 0
 
@@ -129,8 +130,8 @@ def _check_stage(
         progress.advanced(stage.name, done, label)
 
     recorded, weights = replayed(
-        journal, stage.name, task=stage.task, plan=stage.plan, run=found.run, grid=_silent, carry_out=stage.carry_out,
-        on_sum=on_sum,
+        journal, stage.name, task=task_named(stage.plan.run.task), plan=stage.plan, run=found.run, grid=_silent,
+        carry_out=lambda replay: carry_out(replay, stage), on_sum=on_sum,
     )  # fmt: skip
     digest = recorded.roster.digest().hex()
     if found.roster is not None and digest != found.roster.digest().hex():

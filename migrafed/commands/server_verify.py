@@ -12,7 +12,7 @@ from typing import Any
 from migrafed.terminal import Outcome, Terminal
 from protocol.errors import InputError, TranscriptError
 from server.recorded_sums import Counts
-from simulations.results import MODEL_FILE
+from server.run_folder import MODEL_FILE
 from simulations.verification import RunFound, StageFound, verify_run
 
 _HASH_DIGITS = 64

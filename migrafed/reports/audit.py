@@ -14,7 +14,7 @@ from typing import Any
 from migrafed.reports.forecast import page_environment, style_sheet
 from migrafed.reports.svg import Table
 from migrafed.reports.wording import MISSING, count_of, number, percent
-from simulations.run_tables import write_whole
+from protocol.files import write_whole
 
 AUDIT_PAGE = "audit.html"
 Audit = Mapping[str, Any]

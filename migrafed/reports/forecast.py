@@ -19,8 +19,8 @@ from migrafed.reports.series import forecast_pictures, parts_pictures
 from migrafed.reports.skill import ERRORS, EXTRAS, METRIC_WORDS, SCALE_WORDS, Skill, SkillRow, headline_of, skill_of
 from migrafed.reports.wording import MISSING, count_of, number, percent
 from privacy.card import PrivacyCard
+from protocol.files import write_whole
 from simulations.results import REPORT_FILE, RunResult
-from simulations.run_tables import write_whole
 
 _HERE = Path(__file__).parent
 _MEASURES = {

@@ -35,9 +35,9 @@ from migrafed.reports.integration_words import FEATURE_WORDS, GROUP_WORDS, VERDI
 from migrafed.reports.privacy import privacy_context, shown_of
 from migrafed.reports.svg import Table
 from migrafed.reports.wording import MISSING, count_of, percent, signed
+from protocol.files import write_whole
 from simulations.call_results import IntegrationResult
 from simulations.results import REPORT_FILE
-from simulations.run_tables import write_whole
 
 PUSH_WORDS = {
     "none": "nothing",

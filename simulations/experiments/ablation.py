@@ -19,16 +19,17 @@ import numpy as np
 import torch
 
 from dhgsil.task import TASK
+from protocol.files import write_whole
 from protocol.plan import load_plan
 from server.journal import Journal
+from server.run_folder import run_name
 from simulations.evaluation import Evaluation
 from simulations.experiments.seeds import compare
-from simulations.folder import run_name
 from simulations.forecasts import forecast_all
 from simulations.holdings import Holdings
 from simulations.progress import SilentProgress
 from simulations.records import held_rows, load_series
-from simulations.run_tables import MODEL, write_whole
+from simulations.run_tables import MODEL
 from simulations.scores import Score
 from simulations.stages import train, trainings
 

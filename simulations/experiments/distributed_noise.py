@@ -46,8 +46,8 @@ from privacy.per_example import Batch
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
 from privacy.secure_aggregation.roster import least_survivors
+from protocol.files import write_whole
 from simulations.experiments.private_rows import Case, gaussian_problem
-from simulations.run_tables import write_whole
 
 HOLDERS, ROWS, RATE, STEPS, CLIP_NORM, DELTA, LEARNING_RATE = 10, 500, 0.05, 100, 1.0, 1e-6, 0.5
 FEATURES, TEST_ROWS = 40, 20_000

@@ -51,9 +51,9 @@ import numpy as np
 import torch
 from scipy import stats
 
+from protocol.files import write_whole
 from simulations.experiments.dishonest import ATTACKS
 from simulations.experiments.poisoned_worlds import ForecastWorld, PersonWorld, World, city_rows
-from simulations.run_tables import write_whole
 
 MODES = ("secure", "median", "trimmed_mean", "norm_bound")
 COHORTS = {5: 1, 7: 2}

@@ -36,15 +36,16 @@ from dhgsil.task import TASK, data_section
 from privacy.plan import CountReleasePlan
 from privacy.randomness import SecureStream
 from privacy.release import NoisyCounts, release_counts
+from protocol.files import write_whole
 from protocol.plan import Plan, load_plan
 from server.journal import Journal
+from server.run_folder import run_name
 from simulations.evaluation import Evaluation
-from simulations.folder import run_name
 from simulations.forecasts import forecast_all
 from simulations.holdings import Holdings
 from simulations.progress import SilentProgress
 from simulations.records import held_rows, load_series
-from simulations.run_tables import MODEL, write_whole
+from simulations.run_tables import MODEL
 from simulations.stages import train, trainings
 
 DELTA = 1e-7

@@ -45,7 +45,7 @@ from privacy.dpsgd import DPSGD
 from privacy.per_example import Batch
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
-from simulations.run_tables import write_whole
+from protocol.files import write_whole
 
 RATE, STEPS, CLIP_NORM, DELTA, LEARNING_RATE = 0.02, 500, 1.0, 1e-6, 0.5
 FEATURES, POSITIVE, DISTANCE, TEST_ROWS = 40, 0.2, 1.14, 50_000

@@ -32,6 +32,7 @@ import numpy as np
 
 from clients.query_counts import QueryCounts
 from privacy.release import release_counts
+from protocol.files import write_whole
 from simulations.experiments import query_bias as bias
 from simulations.experiments.query_attraction import (
     fit_gravity,
@@ -43,7 +44,6 @@ from simulations.experiments.query_attraction import (
 from simulations.experiments.query_bounding import APART, BEFORE, Bounding, bounded, rule_of
 from simulations.experiments.query_staging import POOLED, Setting, StagedWorld, staged_world
 from simulations.experiments.query_tables import tables
-from simulations.run_tables import write_whole
 from simulations.worlds.od_counts import Shock
 from tables.balance import Balance
 

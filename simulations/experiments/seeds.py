@@ -23,9 +23,9 @@ import torch
 from dhgsil.bootstrap import Difference, paired_block_bootstrap
 from protocol.plan import Plan, load_plan
 from server.journal import Journal
+from server.run_folder import FACTS_FILE, JOURNAL_FILE, run_name
 from simulations.facts import PEER, label_of
-from simulations.folder import JOURNAL_FILE, run_name
-from simulations.results import FACTS_FILE, model_label
+from simulations.results import model_label
 from simulations.run_tables import MODEL
 from simulations.runner import simulate
 from simulations.scores import Score

@@ -18,7 +18,7 @@ from migrafed.arguments import overrides
 from migrafed.checks import Check, free_space
 from migrafed.commands import doctor, simulate
 from protocol.errors import InputError, MigrafedError, RefusedError, RunInterruptedError, TrainingError
-from simulations.folder import RunSummary
+from server.run_folder import RunSummary
 from simulations.results import RunResult
 
 MakeRun = Callable[..., Path]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from migrafed.__main__ import main
-from simulations.folder import JOURNAL_FILE
-from simulations.results import MODEL_FILE
+from server.run_folder import JOURNAL_FILE, MODEL_FILE
 from simulations.runner import simulate
 from tests.plans import tiny_plan
 

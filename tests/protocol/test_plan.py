@@ -172,7 +172,7 @@ def test_digest_survives_the_locked_file(rate: float, seed: int, name: str, pati
             "federation.aggregation": "plain",
         }
     )
-    from simulations.folder import _without_none
+    from server.run_folder import _without_none
 
     text = tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
     assert parse_plan(tomllib.loads(text)).digest() == plan.digest()

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from integration.stages import LOGISTIC, round_plans, variant
 from integration.task import CallTables
 from protocol.plan import Plan
 from server.journal import Journal
-from simulations.call_fits import LOGISTIC, round_plans, task_of, variant
+from server.run_folder import JOURNAL_FILE, MODEL_FILE, new_folder, run_name
+from simulations.call_fits import task_of
 from simulations.call_run import simulate_calls
 from simulations.call_training import newton_fit, rounds_fit, summed_groups
-from simulations.folder import JOURNAL_FILE, new_folder, run_name
 from simulations.identities import identities_of
-from simulations.results import MODEL_FILE
 from simulations.verification import verify_run
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
 from tests.simulations.test_call_run import plan_of

@@ -13,10 +13,11 @@ from dhgsil.task import TASK
 from privacy.card import PrivacyCard
 from protocol.errors import DataError, InputError, PlanError
 from protocol.plan import Plan, parse_plan
+from server.run_folder import FACTS_FILE
 from simulations import query_records
 from simulations.progress import SilentProgress
 from simulations.query_records import QueryRecords
-from simulations.results import FACTS_FILE, RunResult
+from simulations.results import RunResult
 from simulations.run_tables import MODEL
 from simulations.runner import simulate
 from simulations.worlds.job_queries import write_queries

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import RunFolderError, RunInterruptedError
-from simulations.results import FACTS_FILE, PLAN_FILE
+from server.run_folder import FACTS_FILE, PLAN_FILE
 from simulations.runner import simulate
 from tests.plans import RecordingProgress, digests, tiny_plan
 

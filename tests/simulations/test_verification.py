@@ -23,9 +23,8 @@ from safetensors.numpy import load, save
 from protocol.errors import RunFolderError, RunInterruptedError, TranscriptError
 from server.journal import Journal
 from server.recorded_sums import RecordedSums
+from server.run_folder import JOURNAL_FILE, MODEL_FILE, PLAN_FILE, run_name
 from simulations import protection
-from simulations.folder import JOURNAL_FILE, run_name
-from simulations.results import MODEL_FILE, PLAN_FILE
 from simulations.runner import simulate
 from simulations.verification import RunFound, verify_run
 from tests.plans import RecordingProgress, tiny_plan

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import RunFolderError
-from simulations.folder import ENVIRONMENT_FILE, locked, locked_plan, new_folder, run_name
-from simulations.results import PLAN_FILE
+from server.run_folder import ENVIRONMENT_FILE, PLAN_FILE, locked, locked_plan, new_folder, run_name
 from tests.plans import tiny_plan
 
 

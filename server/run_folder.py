@@ -17,11 +17,11 @@ from typing import Any
 import tomli_w
 
 from protocol.errors import RunFolderError
+from protocol.files import write_whole
 from protocol.plan import Plan, parse_plan
-from simulations.results import FACTS_FILE, LOG_FILE, PLAN_FILE
-from simulations.run_tables import write_whole
 
-JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE = "journal.sqlite", "env.txt", ".lock"
+PLAN_FILE, MODEL_FILE, CARD_FILE, FACTS_FILE = "plan.lock.toml", "model.safetensors", "card.json", "run.json"
+JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOG_FILE = "journal.sqlite", "env.txt", ".lock", "run.log"
 _PACKAGES = ("flwr", "torch", "torch-geometric", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "holidays")
 
 

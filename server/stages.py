@@ -1,0 +1,74 @@
+"""How the coordinator carries out each kind of stage of a plan: the same in deployments, simulations and rechecks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from integration.prediction.logistic import Coefficients, NewtonSums, fit_logistic
+from integration.prediction.preparing import Preparation
+from integration.task import COEFFICIENTS, GROUPS, NEWTON, IntegrationTask
+from protocol.plan import Plan
+from protocol.stages import StageSpec
+from protocol.tasks import task_named
+from server.rounds import Coordinator, Stage
+
+
+@dataclass(frozen=True)
+class NewtonFit:
+    """A logistic regression fitted by Newton steps from sums over operators.
+
+    Args:
+        preparation: How features come to scale, by sums over all operators.
+        model: The classifier.
+        asked: How often all operators were asked for a sum.
+    """
+
+    preparation: Preparation
+    model: Coefficients
+    asked: int
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """What a model file holds."""
+        return {"weights": self.model.weights, "intercept": self.model.intercept}
+
+
+def carry_out(coordinator: Coordinator, spec: StageSpec) -> Mapping[str, np.ndarray]:
+    """Carry out a stage that ends with numbers; those it ends with: weights, or sums of groups.
+
+    Raises:
+        TrainingError: see `Coordinator`.
+    """
+    stage = Stage(name=spec.name, share=spec.share)
+    if spec.kind == "rounds":
+        return coordinator.run_stage(stage).weights
+    if spec.kind == "groups":
+        return coordinator.sums(stage, GROUPS, {})
+    return newton_steps(coordinator, stage, spec.plan, cast("IntegrationTask", task_named(spec.plan.run.task))).weights
+
+
+def newton_steps(coordinator: Coordinator, stage: Stage, plan: Plan, task: IntegrationTask) -> NewtonFit:
+    """Fit the plan's logistic regression: each step is one sum of gradients, Hessians and losses over all operators.
+
+    Raises:
+        TrainingError: an operator failed, or there is no minimum within the steps allowed.
+    """
+    totals: dict[str, np.ndarray] = {}
+    for phase in task.phases(plan, stage.share):
+        totals |= coordinator.sums(stage, phase, totals)
+    asked = 0
+
+    def sums(flat: np.ndarray) -> NewtonSums:
+        nonlocal asked
+        asked += 1
+        return NewtonSums.from_arrays(coordinator.sums(stage, NEWTON, totals | {COEFFICIENTS: flat}))
+
+    preparation = task.preparation(plan, totals)
+    model = fit_logistic(
+        sums, features=len(preparation.columns), l2=1 / task.section(plan).c, classes=len(task.problem(plan).classes)
+    )
+    return NewtonFit(preparation, model, asked)
