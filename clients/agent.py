@@ -23,7 +23,9 @@ from clients.private_rounds import pack_round, reserve_training, serve_round
 from clients.private_training import train_round_privately
 from clients.shared_noise import check_shared_noise, noised_part, shares_for
 from clients.state import LocalState
+from clients.state_store import StateStore
 from clients.training import mean_error, train_round
+from clients.weights import load_weights
 from privacy.distributed import StepShares
 from privacy.plan import DPSGDPlan
 from privacy.randomness import SecureStream
@@ -31,6 +33,7 @@ from privacy.secure_aggregation.layout import Layout
 from protocol.errors import PlanError, ProtocolError, RefusedError
 from protocol.masked_messages import ERROR, LOSS, MaskedAnswer, MaskedReply, MaskedRequest
 from protocol.messages import (
+    FINISHED,
     HELLO,
     READY,
     EvaluateReply,
@@ -73,6 +76,7 @@ class HolderAgent:
         masking: Its part in masked sums, for a plan that masks (`federation.aggregation = "secure"`).
         letters: What it sends to other holders and makes of their mail; without, it takes part in no exchange. The
             tables it trains on are then those that `letters` make.
+        states: Keeps training states and final models on this holder's disk; in a simulation the run does.
 
     Raises:
         PlanError: the plan trains privately and there is no custody or no mechanism, or it masks and there is no
@@ -94,6 +98,7 @@ class HolderAgent:
         aggregation: AggregationPolicy | None = None,
         masking: Masking | None = None,
         letters: Correspondence | None = None,
+        states: StateStore | None = None,
     ) -> None:
         if plan.trains_privately and (custody is None or mechanism is None):
             raise PlanError(f"holder '{name}' cannot train privately without a ledger and a mechanism; give it both")
@@ -105,15 +110,20 @@ class HolderAgent:
         self._masking = masking if plan.masks else None
         if mechanism is not None and custody is not None:
             self._share_noise_safely(mechanism, custody)
-        self._custody, self._mechanism, self._letters = custody, mechanism, letters
+        self._custody, self._mechanism, self._letters, self._states = custody, mechanism, letters, states
         self._given_tables, self._shares = tables, shares
         self._plan_hash = plan.digest()
         self._sessions: dict[str, Session] = {}
 
     def statistics(self, request: StatisticsRequest) -> StatisticsReply | MaskedReply:
-        """Contribute to a phase of federated statistics; the phase `READY` prepares the dataset and the model."""
+        """Contribute to a phase of federated statistics.
+
+        The phase `READY` prepares the dataset and the model, the phase `FINISHED` brings the final weights.
+        """
         share = self._share_of(request.header)
         self._check_witnesses(request.witnesses)
+        if request.phase == FINISHED:
+            return self._finish(request)
         if request.phase == READY:
             session = self._open(request.header.stage, share, request.totals)
             if self._custody is not None and self._mechanism is not None:
@@ -207,12 +217,16 @@ class HolderAgent:
         self._check_witnesses(request.witnesses)
         session = self.session(request.header.stage)
         self._begin(request, f"{what} {request.round}", weight=session.dataset.num_examples)
+        if what == "train" and self._states is not None and session.state.round != request.round - 1:
+            session.state = self._states.load(request.header.stage, before=request.round)
         load_weights(session.model, request.weights, session.state.personal, session.personal)
         return session
 
     def trained(self, session: Session, request: RoundRequest, *, loss: float) -> TrainReply | MaskedReply:
         """Split what was trained: personal parameters are kept, the others are sent, masked if the plan says so."""
         weights = self._shared_after(session, best_round=request.best_round)
+        if self._states is not None:
+            self._states.save(request.header.stage, session.state)
         examples = session.dataset.num_examples
         return self._sent(
             request, TrainReply(weights=weights, num_examples=examples, loss=loss, ledger=self._head())
@@ -249,6 +263,18 @@ class HolderAgent:
         part = self._masking.contribute(header, layout, arrays)
         return MaskedReply(contribution=part, num_examples=num_examples, ledger=self._head())
 
+    def _finish(self, request: StatisticsRequest) -> StatisticsReply:
+        """Keep the weights that a stage ended with, and in them what stayed here."""
+        stage, (weights, chosen) = request.header.stage, request.final_weights()
+        session, arrays = self._sessions.get(stage), weights
+        if session is not None:
+            load_weights(session.model, weights, session.state.kept.get(chosen, {}), session.personal)
+            arrays = {name: leaf.detach().numpy() for name, leaf in session.model.named_parameters()}
+        if self._states is not None:
+            self._states.keep_model(stage, arrays)
+        examples = 1 if session is None else session.dataset.num_examples
+        return StatisticsReply(arrays={}, num_examples=examples, ledger=self._head())
+
     def _shared_after(self, session: Session, *, best_round: int) -> dict[str, np.ndarray]:
         values = {name: leaf.detach().clone() for name, leaf in session.model.named_parameters()}
         session.state.personal = {name: values[name] for name in sorted(session.personal)}
@@ -279,6 +305,8 @@ class HolderAgent:
         personal = {name: session.model.get_parameter(name).detach().clone() for name in session.personal}
         try:
             sent, session.state = serve_round(custody, request, mechanism, produce)
+            if self._states is not None:
+                self._states.save(request.header.stage, session.state)
         except BaseException:
             # Steps that were not stored are not charged: nothing of them may be in the next try.
             session.state = before
@@ -359,32 +387,3 @@ class HolderAgent:
             known = ", ".join(f"'{stage}'" for stage in sorted(self._shares))
             raise ProtocolError(f"holder '{self.name}' takes part in no stage '{header.stage}'; it does in {known}")
         return self._shares[header.stage]
-
-
-def load_weights(
-    model: nn.Module,
-    shared: dict[str, np.ndarray],
-    personal_values: dict[str, torch.Tensor],
-    personal: frozenset[str],
-) -> None:
-    """Put shared weights and personal parameters into a model; changes nothing unless all names and shapes fit.
-
-    Raises:
-        ProtocolError: a shared weight is missing, unknown, not finite or has another shape.
-    """
-    parameters = dict(model.named_parameters())
-    expected = parameters.keys() - personal
-    if shared.keys() != expected:
-        odd = sorted(shared.keys() ^ expected)
-        raise ProtocolError(f"unexpected or missing weights {odd[:3]}; all must run the same version and plan")
-    for name, value in shared.items():
-        if tuple(value.shape) != tuple(parameters[name].shape):
-            needed = tuple(parameters[name].shape)
-            raise ProtocolError(f"weight '{name}' has shape {value.shape}, the model has {needed}; send these weights")
-        if value.dtype.kind != "f" or not np.isfinite(value).all():
-            raise ProtocolError(f"weight '{name}' is not made of finite numbers; the sender's training diverged")
-    with torch.no_grad():
-        for name, value in shared.items():
-            parameters[name].copy_(torch.from_numpy(np.array(value)))
-        for name, tensor in personal_values.items():
-            parameters[name].copy_(tensor)

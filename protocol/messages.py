@@ -9,6 +9,7 @@ Flower message types used: ``query`` for federated statistics, ``query.exchange`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +53,9 @@ HELLO = "hello"
 """Phase of an exchange that asks for nothing but the holder's name."""
 READY = "ready"
 """Phase that ends the federated statistics: it brings the last totals and asks for no contribution."""
+FINISHED = "finished"
+"""Phase that ends a stage: it brings the final weights to every holder and asks for no contribution."""
+_WEIGHT_PREFIX, _CHOSEN_ROUND = "weight:", "chosen-round"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,28 @@ class StatisticsRequest:
     totals: dict[str, np.ndarray] = field(default_factory=dict)
     witnesses: Witnesses = ()
     order: bytes = b""
+
+    @classmethod
+    def of_final_weights(
+        cls, header: Header, weights: Mapping[str, np.ndarray], *, chosen_round: int, witnesses: Witnesses = ()
+    ) -> StatisticsRequest:
+        """The request that brings the weights a stage ended with, and the round they are of (0: of no round)."""
+        totals = {f"{_WEIGHT_PREFIX}{name}": np.asarray(value) for name, value in weights.items()}
+        totals[_CHOSEN_ROUND] = np.array([chosen_round], dtype=np.int64)
+        return cls(header=header, phase=FINISHED, totals=totals, witnesses=witnesses)
+
+    def final_weights(self) -> tuple[dict[str, np.ndarray], int]:
+        """The weights that `of_final_weights` brought, and their round."""
+        chosen = self.totals.get(_CHOSEN_ROUND)
+        odd = sorted(name for name in self.totals if name != _CHOSEN_ROUND and not name.startswith(_WEIGHT_PREFIX))
+        if chosen is None or chosen.shape != (1,) or chosen.dtype.kind not in "iu" or odd:
+            raise ProtocolError(
+                "final weights came without their round, or with other numbers; both must run one version"
+            )
+        weights = {
+            name.removeprefix(_WEIGHT_PREFIX): value for name, value in self.totals.items() if name != _CHOSEN_ROUND
+        }
+        return weights, int(chosen[0])
 
     def content(self) -> bytes:
         """SHA-256 of what is asked for, 32 bytes: a masked sum is tied to it."""

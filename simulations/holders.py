@@ -11,6 +11,7 @@ from clients.correspondence import Correspondence
 from clients.custody import Custody
 from clients.masking import Masking
 from clients.policy import AggregationPolicy
+from clients.state_store import StateStore
 from privacy.plan import DPSGDPlan
 from privacy.secure_aggregation.roster import Identity, Roster
 from protocol.plan import Plan
@@ -33,6 +34,7 @@ class SimulatedHolders:
         mechanism: Noise of every training step, if the plan trains privately.
         identities: Signing keys of the holders, for a plan that masks; made for this stage and forgotten if not given.
         letters: What holders send to each other, by name, where the stage is an exchange.
+        states: Where holders keep their training states themselves, by name; else the run keeps them.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class SimulatedHolders:
         mechanism: DPSGDPlan | None = None,
         identities: Mapping[str, Identity] | None = None,
         letters: Mapping[str, Correspondence] | None = None,
+        states: Mapping[str, StateStore] | None = None,
     ) -> None:
-        known, mail = custodies or {}, letters or {}
+        known, mail, kept = custodies or {}, letters or {}, states or {}
         accepted = AggregationPolicy(allow=(plan.federation.aggregation,))
         self.masking: dict[str, Masking] = {}
         self.roster: Roster | None = None
@@ -68,6 +71,7 @@ class SimulatedHolders:
                 aggregation=accepted,
                 masking=self.masking.get(name),
                 letters=mail.get(name),
+                states=kept.get(name),
             )
             for name, own in tables.items()
         }

@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clients.agent import Session, load_weights
+from clients.agent import Session
 from clients.state import Tensors
 from clients.training import Steps, batches, make_optimizer, mean_error
+from clients.weights import load_weights
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK
 from protocol.errors import PlanError, TrainingError
