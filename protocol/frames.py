@@ -48,7 +48,8 @@ def send_frame(connection: socket.socket, frame: Frame) -> None:
     """
     head = json.dumps(dict(frame.head), separators=(",", ":")).encode()
     connection.sendall(_LENGTHS.pack(MAGIC, len(head), len(frame.body)) + head)
-    connection.sendall(frame.body)
+    if frame.body:  # whoever has all of the frame may have answered and hung up already
+        connection.sendall(frame.body)
 
 
 def receive_frame(connection: socket.socket, *, longest_body: int = LONGEST_BODY) -> Frame | None:
