@@ -6,7 +6,25 @@ import argparse
 from pathlib import Path
 
 from migrafed.command_words import EXIT_CODES, FORMAT, Nouns, outputs, positive
+from migrafed.holder_deployment_words import add_deployment
 
+_HOLDER = f"""\
+examples, in the order in which they are needed:
+  migrafed holder init north --name north --data /srv/queries --max-epsilon 2 --delta 1e-7
+  migrafed holder join invitation-north.json --holder north --out joining-north.json
+  migrafed holder approve plan.toml --holder north --roster roster.json
+  migrafed holder check north/holder.toml
+  migrafed holder agent --holder north              the trusted process: data, keys, ledgers; no network
+  migrafed holder node --holder north               the other one: network; no data
+  migrafed holder status --holder north
+  migrafed holder outbox --holder north             what left, and what was refused
+  migrafed holder revoke 3f6c --holder north
+
+without a coordinator:
+  migrafed holder release holder.toml --period all
+  migrafed holder ledger show holders/north/ledger
+
+{EXIT_CODES}"""
 _LEDGER = f"""\
 examples:
   migrafed holder ledger show holders/north/ledger
@@ -43,13 +61,14 @@ Stopped or killed at any moment, the same command goes on where it was.
 def add_holder(nouns: Nouns) -> None:
     holder = nouns.add_parser(
         "holder",
-        help="a data holder's side: check raw rows, release counts, read a privacy ledger",
-        description="A data holder's side, beside its raw rows: check them, release counts of them, read the ledger.",
-        epilog="examples:\n  migrafed holder check holder.toml\n  migrafed holder release holder.toml --period all\n"
-        f"  migrafed holder ledger show holders/north/ledger\n\n{EXIT_CODES}",
+        help="a data holder's side: keys and policy, approvals, agent and node, raw rows, the privacy ledger",
+        description="A data holder's side, beside its raw rows: what it allows, what it runs, what left it and what is "
+        "left of its budget.",
+        epilog=_HOLDER,
         formatter_class=FORMAT,
     )
     subjects = holder.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    add_deployment(subjects)
     _holder_check(subjects)
     _holder_release(subjects)
     ledger = subjects.add_parser(
