@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     UNIQUE (stage, session)) STRICT;
 CREATE TABLE IF NOT EXISTS sums (
     stage TEXT, session BLOB, sequence INTEGER, record BLOB NOT NULL, PRIMARY KEY (stage, session, sequence)) STRICT;
+CREATE TABLE IF NOT EXISTS closings (stage TEXT, label TEXT, holders TEXT NOT NULL, PRIMARY KEY (stage, label)) STRICT;
 CREATE TABLE IF NOT EXISTS openings (
     stage TEXT, session BLOB, sequence INTEGER, holder TEXT, opening BLOB NOT NULL,
     PRIMARY KEY (stage, session, sequence, holder)) STRICT;
@@ -235,6 +236,17 @@ class Journal:
             RunFolderError: a sum of this number is there already; what was recorded is never replaced.
         """
         self._record("INSERT INTO sums VALUES (?, ?, ?, ?)", stage, session, sequence, _closed(record))
+
+    def save_closing(self, stage: str, label: str, holders: Sequence[str]) -> None:
+        """Remember over whom a sum is about to be opened, before anybody helps to: it is never opened over others."""
+        row = (stage, label, json.dumps(list(holders)))
+        self._db.execute("INSERT OR REPLACE INTO closings VALUES (?, ?, ?)", row)
+
+    def closing(self, stage: str, label: str) -> tuple[str, ...] | None:
+        """Over whom a sum was about to be opened, None if it never came to that."""
+        query = "SELECT holders FROM closings WHERE stage = ? AND label = ?"
+        row = self._db.execute(query, (stage, label)).fetchone()
+        return None if row is None else tuple(json.loads(row[0]))
 
     def masked_stages(self) -> tuple[str, ...]:
         """Stages that have sessions of masked sums, by their first sessions; then those with sums alone."""

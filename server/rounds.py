@@ -81,6 +81,7 @@ class Coordinator:
         roster: Members that may take part in masked sums, for a plan that masks.
         holder_states: Saves and restores simulated holders' states; None where holders keep their own.
         on_round: Called after each committed round.
+        holder_at: Who is at a node, in words.
 
     Raises:
         PlanError: the plan masks and there is no roster.
@@ -98,6 +99,7 @@ class Coordinator:
         roster: Roster | None = None,
         holder_states: HolderStates | None = None,
         on_round: Callable[[Stage, RoundRecord], None] = lambda stage, record: None,
+        holder_at: Callable[[int], str] = lambda node: f"holder at node {node}",
     ) -> None:
         self._grid, self._task, self._public, self._plan = grid, task, public, plan
         self._run, self._plan_hash, self._journal = run, plan.digest(), journal
@@ -108,7 +110,7 @@ class Coordinator:
             name: LedgerHead(holder=name, length=length, head=head)
             for name, (length, head) in journal.witnesses().items()
         }
-        self._conversation = Conversation(grid)
+        self._conversation = Conversation(grid, holder_at)
         self._masked: SecureSums | None = None
         if plan.masks:
             if roster is None:
@@ -186,6 +188,14 @@ class Coordinator:
                 mail = self._exchanged(stage, phase)
                 self._journal.save_mail(stage.name, phase, mail)
             self._exchanged(stage, phase, by_recipient(mail))
+
+    def tell(self, stage: Stage, weights: Mapping[str, np.ndarray], *, chosen_round: int) -> None:
+        """Bring the weights that a stage ended with to every holder that is there."""
+        request = StatisticsRequest.of_final_weights(
+            self._header(stage), weights, chosen_round=chosen_round, witnesses=self._witnesses()
+        )
+        for reply in self._conversation.ask_present(self._to_all(request.to_records(), MessageType.QUERY)):
+            self._witness(StatisticsReply.from_records(reply.content).ledger)
 
     def dispute(self, stage: Stage) -> Dispute:
         """Ask those who put something into the last masked sum of a stage to show it; see `server.disputes`.

@@ -104,14 +104,7 @@ class SecureSums:
             ProtocolError: a holder sent something else than its part.
         """
         session = self._session(stage)
-        there = set(self._conversation.nodes())
-        known = session.nodes if weights is None else {name: session.nodes[name] for name in weights}
-        cohort = {name: node for name, node in known.items() if node in there}
-        if len(cohort) < self.roster.least_survivors:
-            raise TrainingError(
-                f"{len(cohort)} of {len(self.roster.members)} holders are there for '{label}' and "
-                f"{self.roster.least_survivors} are needed; resume the run once they are back"
-            )
+        cohort = self._cohort(stage, session, label, weights)
         session.sequence += 1
         order = SumOrder(
             sequence=session.sequence, label=label, model_hash=content,
@@ -130,6 +123,7 @@ class SecureSums:
             contributions[name], replies[name] = answer.contribution, reply
             self._witness(answer.ledger)
         survivors = masked.close()
+        self._journal.save_closing(_memory(stage, weights), label, survivors.left)
         left = {name: cohort[name] for name in survivors.left}
         signatures: dict[str, bytes] = {}
         if masked.needs_signatures:
@@ -148,6 +142,25 @@ class SecureSums:
         self._journal.save_sum(stage, session.enrolment.terms.session, order.sequence, record.to_bytes())
         arrays = self._decoded(words, masked.layout, label=label, survivors=len(survivors.left))
         return OpenedSum(arrays, survivors.left, order.cohort, replies[survivors.left[0]])
+
+    def _cohort(self, stage: str, session: _Session, label: str, weights: Mapping[str, int] | None) -> dict[str, int]:
+        """Who is asked, and where: all who are there, or those over whom this sum was opened before a crash."""
+        there = set(self._conversation.nodes())
+        known = session.nodes if weights is None else {name: session.nodes[name] for name in weights}
+        cohort = {name: node for name, node in known.items() if node in there}
+        if (before := self._journal.closing(_memory(stage, weights), label)) is not None:
+            if away := sorted(set(before) - cohort.keys()):
+                raise TrainingError(
+                    f"'{label}' was opened before over {', '.join(before)} and is opened over others by nobody; "
+                    f"{', '.join(away)} are away: resume the run once they are back"
+                )
+            cohort = {name: cohort[name] for name in before}
+        if len(cohort) < self.roster.least_survivors:
+            raise TrainingError(
+                f"{len(cohort)} of {len(self.roster.members)} holders are there for '{label}' and "
+                f"{self.roster.least_survivors} are needed; resume the run once they are back"
+            )
+        return cohort
 
     def _decoded(self, words: np.ndarray, described: bytes, *, label: str, survivors: int) -> dict[str, np.ndarray]:
         """Sums of arrays from the words of a sum."""
@@ -265,3 +278,8 @@ class SecureSums:
 
     def _header(self, stage: str) -> Header:
         return Header(run=self._run, plan_hash=self._plan_hash, stage=stage)
+
+
+def _memory(stage: str, weights: Mapping[str, int] | None) -> str:
+    """Where holders remember a sum: statistics, in which everybody counts once, are the same in every stage."""
+    return "" if weights is None else stage

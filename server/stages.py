@@ -37,18 +37,33 @@ class NewtonFit:
         return {"weights": self.model.weights, "intercept": self.model.intercept}
 
 
-def carry_out(coordinator: Coordinator, spec: StageSpec) -> Mapping[str, np.ndarray]:
-    """Carry out a stage that ends with numbers; those it ends with: weights, or sums of groups.
+@dataclass(frozen=True)
+class StageEnd:
+    """What a stage ends with.
+
+    Args:
+        weights: Of a model, or sums of groups.
+        chosen_round: The round that weights are of; 0 where there are no rounds.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    chosen_round: int = 0
+
+
+def carry_out(coordinator: Coordinator, spec: StageSpec) -> StageEnd:
+    """Carry out a stage that ends with numbers.
 
     Raises:
         TrainingError: see `Coordinator`.
     """
     stage = Stage(name=spec.name, share=spec.share)
     if spec.kind == "rounds":
-        return coordinator.run_stage(stage).weights
+        outcome = coordinator.run_stage(stage)
+        return StageEnd(outcome.weights, outcome.chosen_round)
     if spec.kind == "groups":
-        return coordinator.sums(stage, GROUPS, {})
-    return newton_steps(coordinator, stage, spec.plan, cast("IntegrationTask", task_named(spec.plan.run.task))).weights
+        return StageEnd(coordinator.sums(stage, GROUPS, {}))
+    task = cast("IntegrationTask", task_named(spec.plan.run.task))
+    return StageEnd(newton_steps(coordinator, stage, spec.plan, task).weights)
 
 
 def newton_steps(coordinator: Coordinator, stage: Stage, plan: Plan, task: IntegrationTask) -> NewtonFit:

@@ -131,7 +131,7 @@ def _check_stage(
 
     recorded, weights = replayed(
         journal, stage.name, task=task_named(stage.plan.run.task), plan=stage.plan, run=found.run, grid=_silent,
-        carry_out=lambda replay: carry_out(replay, stage), on_sum=on_sum,
+        carry_out=lambda replay: carry_out(replay, stage).weights, on_sum=on_sum,
     )  # fmt: skip
     digest = recorded.roster.digest().hex()
     if found.roster is not None and digest != found.roster.digest().hex():
