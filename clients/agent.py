@@ -107,7 +107,8 @@ class HolderAgent:
         if plan.masks and masking is None:
             raise PlanError(f"holder '{name}' cannot mask without a signing key and a roster; give it both")
         self.name, self.task, self.plan = name, task, plan
-        self._masking = masking if plan.masks else None
+        self._masking = self.masking = masking if plan.masks else None
+        self.mechanism = mechanism
         if mechanism is not None and custody is not None:
             self._share_noise_safely(mechanism, custody)
         self._custody, self._mechanism, self._letters, self._states = custody, mechanism, letters, states
@@ -335,6 +336,10 @@ class HolderAgent:
         if not mechanism.honest or self._masking is None:
             return None
         return shares_for(self.task, session.model, mechanism, holders=self._masking.num_holders)
+
+    def public(self) -> Any:
+        """What everybody may know of this holder's tables."""
+        return self.task.public(self._tables)
 
     @property
     def _tables(self) -> Any:
