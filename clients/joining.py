@@ -1,0 +1,144 @@
+"""A holder's own keys, and its answer to a coordinator's invitation.
+
+::
+
+    invitation = load_invitation(path)          # shows `invitation.fingerprint`, which the operators compare
+    joining, file = take_invitation(place, invitation)  # the file goes back; its fingerprint is compared too
+
+Both private keys are readable by their owner alone, and an agent refuses keys that are not; where the node is another
+system user, its key may be read by that user's group.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+
+from clients.private_files import make_private_folder, write_private
+from clients.settings import IDENTITY_KEY, NODE_KEY, HolderPlace
+from privacy.secure_aggregation.roster import Identity
+from protocol.errors import PlanError
+from protocol.membership import Invitation, Joining, key_fingerprint, read_file
+
+
+def load_invitation(path: Path) -> Invitation:
+    """An invitation from a file, if it is still valid.
+
+    Raises:
+        InputError: no such file, not an invitation, of another version, or it is over.
+        ProtocolError: it was changed on the way.
+    """
+    invitation = read_file(Invitation, path)
+    invitation.check_time()
+    return invitation
+
+
+def take_invitation(place: HolderPlace, invitation: Invitation) -> tuple[Joining, bytes]:
+    """Keep the coordinator's certificate authority and answer with this holder's keys; the answer, and it as a file.
+
+    Raises:
+        PlanError: it is for another holder, this one belongs to another coordinator, or a key cannot be used.
+    """
+    if invitation.holder != place.name:
+        raise PlanError(
+            f"the invitation is for '{invitation.holder}' and {place.file} for '{place.name}'; ask the coordinator for "
+            "one with that name, or change [holder] name"
+        )
+    joined = place.config.coordinator
+    if joined is not None and joined.key != invitation.coordinator:
+        raise PlanError(
+            f"'{place.name}' belongs to the coordinator with key {key_fingerprint(joined.key)}, and the invitation "
+            f"is of {key_fingerprint(invitation.coordinator)}; make another folder with 'migrafed holder init', or "
+            "take [coordinator] out of the settings if that one is no more"
+        )
+    joining, blob = Joining.answering(invitation, identity=identity_of(place).key, node=node_key_of(place))
+    ca = place.ca if joined is not None else place.own(CA_FILE)
+    make_private_folder(ca.parent)
+    write_private(ca, invitation.ca.encode())
+    return joining, blob
+
+
+CA_FILE = "coordinator/ca.pem"
+"""Where an invitation's certificate authority is kept, in the holder's folder."""
+
+
+def make_keys(place: HolderPlace) -> None:
+    """Draw both keys of a holder; one that is there already stays.
+
+    Raises:
+        OSError: a key cannot be written.
+    """
+    identity, node = place.own(IDENTITY_KEY), place.own(NODE_KEY)
+    make_private_folder(identity.parent)
+    if not identity.exists():
+        key = Ed25519PrivateKey.generate()
+        write_private(identity, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    if not node.exists():
+        own = ec.generate_private_key(ec.SECP384R1())
+        write_private(node, own.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+
+
+def identity_of(place: HolderPlace) -> Identity:
+    """The holder's name and signing key.
+
+    Raises:
+        PlanError: no key, no Ed25519 key, or others can read it.
+    """
+    path = place.own(IDENTITY_KEY)
+    try:
+        key = load_pem_private_key(read_secret(path), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise PlanError(f"{path} holds no Ed25519 key; restore it from a backup, or make a new one and join again")
+    return Identity(place.name, key)
+
+
+def node_key_of(place: HolderPlace) -> ec.EllipticCurvePrivateKey:
+    """The key that signs the node's requests.
+
+    Raises:
+        PlanError: no key, no EC key, or others can read it than the node's group.
+    """
+    path = place.own(NODE_KEY)
+    group = place.config.holder.node_user is not None
+    try:
+        key = load_ssh_private_key(read_secret(path, group=group), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise PlanError(f"{path} holds no EC key in OpenSSH form; restore it, or make a new one and join again")
+    return key
+
+
+def read_secret(path: Path, *, group: bool = False) -> bytes:
+    """A file that nobody else may read, or with `group` its group only.
+
+    Raises:
+        PlanError: it is missing, no plain file, or has other modes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise PlanError(
+            f"cannot read {path} ({error.strerror}); restore it, or make it with 'migrafed holder init'"
+        ) from None
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        forbidden, wanted = (0o037, "640") if group else (0o077, "600")
+        if not stat.S_ISREG(mode) or mode & forbidden:
+            raise PlanError(
+                f"{path} has mode {stat.S_IMODE(mode):o}, and others could use it; run: chmod {wanted} {path}"
+            )
+        return file.read()
