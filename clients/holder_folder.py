@@ -2,7 +2,7 @@
 
 ::
 
-    place = found_holder(Path("north"), settings)      # holder.toml, keys/identity.key.pem, keys/node.key
+    place = make_holder(Path("north"), settings)       # holder.toml, keys/identity.key.pem, keys/node.key
     place = find_holder(Path("north"))                 # or Path("north/holder.toml")
 
 Where the node runs as another system user (``[holder] node_user``), that user's group may pass through the folder and
@@ -15,23 +15,15 @@ import grp
 import hashlib
 import os
 import pwd
-import stat
+import tomllib
 from base64 import b64decode, b64encode
 from pathlib import Path
+from typing import Any
 
 import tomli_w
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_ssh_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from clients.joining import CA_FILE, make_keys, node_key_of
 from clients.private_files import make_private_folder, write_private
 from clients.settings import (
     APPROVALS,
@@ -44,12 +36,13 @@ from clients.settings import (
     HolderPlace,
     load_place,
 )
-from privacy.secure_aggregation.roster import Identity
 from protocol.errors import PlanError
+from protocol.membership import Invitation
 
 SETTINGS_FILE = "holder.toml"
 NODE_FOLDER = "node"
 """Where the node keeps what it needs while it runs; the one folder that it may write to."""
+_FOLDERS = ("keys", COORDINATOR, LEDGERS, APPROVALS, RUNS, NODE_FOLDER)
 _ABOUT = {
     "holder": "who this is; paths are relative to this file",
     "coordinator": "whom this holder connects to; written by 'migrafed holder join'",
@@ -59,7 +52,7 @@ _ABOUT = {
 }
 
 
-def found_holder(folder: Path, settings: HolderFile) -> HolderPlace:
+def make_holder(folder: Path, settings: HolderFile) -> HolderPlace:
     """Make a holder's folder with its settings and keys.
 
     Raises:
@@ -70,21 +63,17 @@ def found_holder(folder: Path, settings: HolderFile) -> HolderPlace:
     for path in (file, place.own(IDENTITY_KEY), place.own(NODE_KEY)):
         if path.exists():
             raise PlanError(f"{path} exists, and keys and settings are never replaced; choose a new folder")
-    group = node_group(settings.holder.node_user)
+    node_group(settings.holder.node_user)  # checked before anything is made
     try:
-        _make_folders(place, group)
-        write_private(place.own(IDENTITY_KEY), _new_identity())
-        write_private(place.own(NODE_KEY), _new_node_key())
-        write_settings(place)  # last: with it the place is complete
-        for shown in (place.own(NODE_KEY), file):
-            _share(shown, group, 0o640)
-    except PermissionError as error:
-        raise PlanError(
-            f"{error.filename or folder} cannot be made or given to the node's group ({error.strerror}); "
-            "run this as a user who may write there and is in the group of the node's user"
-        ) from None
+        for own in (place.folder, *map(place.own, _FOLDERS)):
+            make_private_folder(own)
+            own.chmod(0o700)
+        make_private_folder(file.parent)
+        make_keys(place)
+        write_private(file, settings_text(settings).encode())  # last: with it the place is complete
     except OSError as error:
         raise PlanError(f"{folder} cannot be made ({error.strerror}); choose another place") from None
+    share_with_node(place)
     return place
 
 
@@ -95,16 +84,6 @@ def find_holder(path: Path) -> HolderPlace:
         PlanError: see `clients.settings.load_place`.
     """
     return load_place(path / SETTINGS_FILE if path.is_dir() else path)
-
-
-def write_settings(place: HolderPlace) -> None:
-    """Put the settings in place whole, with what each section is for; mode and group of the file stay."""
-    before = place.file.stat() if place.file.exists() else None
-    write_private(place.file, settings_text(place.config).encode())
-    if before is not None:
-        if before.st_gid != place.file.stat().st_gid:
-            os.chown(place.file, -1, before.st_gid)
-        place.file.chmod(before.st_mode & 0o777)
 
 
 def settings_text(settings: HolderFile) -> str:
@@ -142,81 +121,103 @@ def group_name(group: int) -> str:
         return str(group)
 
 
-def identity_of(place: HolderPlace) -> Identity:
-    """The holder's name and signing key.
+def join_coordinator(place: HolderPlace, invitation: Invitation) -> None:
+    """Write ``[coordinator]`` into the settings, in place of the one there; every other line stays as it is.
 
     Raises:
-        PlanError: the file is missing, holds no Ed25519 key, or others than its owner may read it.
+        PlanError: the settings cannot be changed without touching something else.
     """
-    path = place.own(IDENTITY_KEY)
-    try:
-        mode, content = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
-    except OSError as error:
-        raise PlanError(f"cannot read the holder's key {path} ({error.strerror}); restore it from a backup") from None
-    if mode & 0o077:
+    section = {"address": invitation.address, "ca": CA_FILE, "key": invitation.coordinator}
+    if place.config.coordinator is not None:
+        section["ca"] = str(place.config.coordinator.ca)
+    elif place.folder != place.file.parent:
+        section["ca"] = str(place.own(CA_FILE))
+    before = place.file.read_text(encoding="utf-8")
+    after = _without(before, "coordinator").rstrip("\n") + (
+        f"\n\n# {_ABOUT['coordinator']}\n{tomli_w.dumps({'coordinator': section})}"
+    )
+    if _values(after) != _values(before) | {"coordinator": section}:
         raise PlanError(
-            f"{path} has mode {mode:04o}, so others than its owner can sign for '{place.name}'; set 0600 (chmod 600 "
-            f"{path}), and make a new key if somebody else may have read it"
+            f"{place.file} is written in a way that [coordinator] cannot be put into; put it in yourself: "
+            f"{tomli_w.dumps(section).strip()}"
         )
-    try:
-        key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise PlanError(f"{path} holds no Ed25519 key; restore it from a backup")
-    return Identity(place.name, key)
+    _replace(place.file, after)
+    share_with_node(place)
 
 
-def node_public_key(path: Path) -> ec.EllipticCurvePublicKey:
-    """The public half of the node's key.
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is for others; never over another.
 
     Raises:
-        PlanError: the file is missing, or holds no elliptic-curve key in OpenSSH form.
+        PlanError: it exists, or cannot be written.
     """
     try:
-        key = load_ssh_private_key(path.read_bytes(), password=None)
+        with path.open("xb") as file:
+            file.write(content)
     except OSError as error:
-        raise PlanError(f"cannot read the node's key {path} ({error.strerror}); restore it from a backup") from None
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise PlanError(f"{path} holds no elliptic-curve key in OpenSSH form; restore it from a backup")
-    return key.public_key()
+        raise PlanError(f"cannot write {path} ({error.strerror}); give --out a new file") from None
 
 
-def node_fingerprint(path: Path) -> str:
+def share_with_node(place: HolderPlace) -> None:
+    """Let the node's own system user, if it has one, read what a node needs and pass through the folders above.
+
+    Raises:
+        PlanError: there is no such user, or this one may not give files to its group.
+    """
+    group = node_group(place.config.holder.node_user)
+    if group is None:
+        return
+    modes = {place.file.parent: 0o710, place.folder: 0o710, place.own(NODE_FOLDER): 0o770, place.file: 0o640}
+    modes |= {place.own(name): 0o710 for name in ("keys", COORDINATOR)}
+    modes |= {place.own(name): 0o640 for name in (NODE_KEY, CA_FILE)}
+    try:
+        for path, mode in modes.items():
+            if path.exists():
+                os.chown(path, -1, group)
+                path.chmod(mode)
+    except PermissionError:
+        raise PlanError(
+            f"{place.folder} cannot be shared with the node: this user is not in the group '{group_name(group)}' of "
+            f"'{place.config.holder.node_user}'; run: usermod -aG {group_name(group)} USER, and log in anew"
+        ) from None
+
+
+def node_fingerprint(place: HolderPlace) -> str:
     """Fingerprint of the node's key, as ``ssh-keygen -l`` prints it.
 
     Raises:
-        PlanError: see `node_public_key`.
+        PlanError: see `clients.joining.node_key_of`.
     """
-    public = node_public_key(path).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    public = node_key_of(place).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     digest = hashlib.sha256(b64decode(public.split()[1])).digest()
     return "SHA256:" + b64encode(digest).decode().rstrip("=")
 
 
-def _make_folders(place: HolderPlace, group: int | None) -> None:
-    passed = (place.folder, place.own(IDENTITY_KEY).parent, place.own(COORDINATOR), place.own(NODE_FOLDER))
-    for folder in (*passed, *map(place.own, (LEDGERS, APPROVALS, RUNS))):
-        make_private_folder(folder)
-        folder.chmod(0o700)
-    make_private_folder(place.file.parent)
-    for folder in (place.file.parent, *passed):
-        _share(folder, group, 0o710)
-    _share(place.own(NODE_FOLDER), group, 0o770)
+def _replace(file: Path, text: str) -> None:
+    """Put settings in place whole; mode and group stay."""
+    before = file.stat()
+    write_private(file, text.encode())
+    if before.st_gid != file.stat().st_gid:
+        os.chown(file, -1, before.st_gid)
+    file.chmod(before.st_mode & 0o777)
 
 
-def _share(path: Path, group: int | None, mode: int) -> None:
-    """Let the node's group use a file or folder, if the node runs as somebody else."""
-    if group is not None:
-        os.chown(path, -1, group)
-        path.chmod(mode)
+def _without(text: str, section: str) -> str:
+    """TOML without the lines of one section, and without what is said above it."""
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if line.lstrip().startswith("["):
+            inside = line.split("#")[0].strip() == f"[{section}]"
+            while inside and kept and kept[-1].lstrip().startswith("#"):
+                kept.pop()
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
 
 
-def _new_identity() -> bytes:
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _new_node_key() -> bytes:
-    """As `flower-supernode --auth-supernode-private-key` reads it."""
-    return ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+def _values(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}

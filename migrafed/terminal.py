@@ -101,6 +101,11 @@ class Terminal:
         logging.getLogger().removeHandler(self._held)
         logging.getLogger().addHandler(self._file)
 
+    def say(self, line: str) -> None:
+        """A line at once, before the closing block; nothing with --json."""
+        if not self._json:
+            self._print(self._out, line)
+
     def finish(self, outcome: Outcome) -> int:
         """Say how it ended, and return the exit code."""
         try:

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clients.holder_folder import found_holder, identity_of, node_fingerprint
-from clients.settings import NODE_KEY, HolderFile
+from clients.holder_folder import make_holder, node_fingerprint
+from clients.joining import identity_of
+from clients.settings import HolderFile
 from migrafed.questions import Questions
 from migrafed.terminal import Outcome, Terminal
 from protocol.errors import InputError
@@ -19,8 +20,8 @@ from protocol.plan import parse_config
 def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
     """Ask for what was not given, check all of it, then make the folder."""
     values = _values(options, Questions(as_json=options.json))
-    place = found_holder(options.folder, parse_config(HolderFile, values, where="holder.toml"))
-    identity, node = identity_of(place).public.hex(), node_fingerprint(place.own(NODE_KEY))
+    place = make_holder(options.folder, parse_config(HolderFile, values, where="holder.toml"))
+    identity, node = identity_of(place).public.hex(), node_fingerprint(place)
     payload = {
         "holder": place.name,
         "file": str(place.file),

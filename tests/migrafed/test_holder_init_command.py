@@ -17,10 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 
-from clients.holder_folder import find_holder, identity_of, node_fingerprint, write_settings
+from clients.holder_folder import find_holder, join_coordinator, node_fingerprint
+from clients.joining import identity_of, take_invitation
 from clients.settings import NODE_KEY
 from migrafed.__main__ import main
-from protocol.errors import PlanError
+from tests.holder_places import Inviter
 
 GIVEN = ("--name", "north", "--max-epsilon", "2", "--delta", "1e-7", "--period", "2026")
 
@@ -50,7 +51,7 @@ def test_init_writes_settings_and_keys_that_only_the_owner_reads(tmp_path: Path,
     assert place.config.privacy.max_epsilon == 2
     assert place.config.privacy.aggregation.allow == ("secure",)
     assert answer["identity"] == identity_of(place).public.hex()
-    assert answer["node"] == node_fingerprint(place.own(NODE_KEY))
+    assert answer["node"] == node_fingerprint(place)
     for path in folder.rglob("*"):
         assert mode(path) == (0o700 if path.is_dir() else 0o600), path
     assert mode(folder) == 0o700
@@ -123,8 +124,11 @@ def test_the_node_of_another_user_reads_its_key_and_nothing_else(tmp_path: Path,
     }  # fmt: skip
     assert mode(folder) == 0o710
     assert mode(folder / "keys" / "identity.key.pem") == 0o600
-    write_settings(find_holder(folder))
-    assert (mode(folder / "holder.toml"), (folder / "holder.toml").stat().st_gid) == (0o640, group)
+    invitation = Inviter().invitation("north")
+    take_invitation(find_holder(folder), invitation)
+    join_coordinator(find_holder(folder), invitation)
+    for path in (folder / "holder.toml", folder / "coordinator" / "ca.pem"):
+        assert (mode(path), path.stat().st_gid) == (0o640, group)
 
 
 class AtATerminal(io.StringIO):
@@ -150,26 +154,6 @@ def test_a_terminal_that_hangs_up_changes_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "stderr", AtATerminal())
     assert main(["holder", "init", str(tmp_path / "north")]) == 4
     assert not (tmp_path / "north").exists()
-
-
-def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, say: Callable[..., Any]) -> None:
-    say(tmp_path / "north", *GIVEN, "--data", "data")
-    place = find_holder(tmp_path / "north")
-    key = place.folder / "keys" / "identity.key.pem"
-    key.chmod(0o640)
-    with pytest.raises(PlanError, match="mode 0640"):
-        identity_of(place)
-    key.chmod(0o600)
-    key.write_bytes(b"no key")
-    with pytest.raises(PlanError, match="no Ed25519 key"):
-        identity_of(place)
-    key.unlink()
-    with pytest.raises(PlanError, match="from a backup"):
-        identity_of(place)
-    node = place.own(NODE_KEY)
-    node.write_bytes(b"-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    with pytest.raises(PlanError, match="OpenSSH form"):
-        node_fingerprint(node)
 
 
 @pytest.mark.parametrize("subject", ["init", "join", "approve", "revoke", "agent", "node", "status", "outbox", "check"])
