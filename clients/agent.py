@@ -121,7 +121,7 @@ class HolderAgent:
 
         The phase `READY` prepares the dataset and the model, the phase `FINISHED` brings the final weights.
         """
-        share = self._share_of(request.header)
+        share = self.share_of(request.header)
         self._check_witnesses(request.witnesses)
         if request.phase == FINISHED:
             return self._finish(request)
@@ -150,7 +150,7 @@ class HolderAgent:
             ProtocolError: a message of another plan or stage, one that cannot be read, or the plan masks nothing.
             AggregationRefusedError: it could show what a single holder put into a sum.
         """
-        self._share_of(request.header)
+        self.share_of(request.header)
         if self._masking is None:
             raise ProtocolError(f"holder '{self.name}' masks nothing under this plan; both sides must run one plan")
         return self._masking.answer(request, plan_hash=self._plan_hash)
@@ -162,7 +162,7 @@ class HolderAgent:
             ProtocolError: a message of another plan or stage, an unknown phase, or mail that cannot be believed.
             RefusedError: the holder's policy or its ledger does not allow it.
         """
-        self._share_of(request.header)
+        self.share_of(request.header)
         self._check_witnesses(request.witnesses)
         if request.phase == HELLO:
             return ExchangeReply(holder=self.name, ledger=self._head())
@@ -214,7 +214,7 @@ class HolderAgent:
 
     def receive(self, request: RoundRequest, *, what: Literal["train", "evaluate"] = "train") -> Session:
         """Load the shared weights of a request into the session's model, after checking that all of it fits."""
-        self._share_of(request.header)
+        self.share_of(request.header)
         self._check_witnesses(request.witnesses)
         session = self.session(request.header.stage)
         self._begin(request, f"{what} {request.round}", weight=session.dataset.num_examples)
@@ -269,7 +269,10 @@ class HolderAgent:
         stage, (weights, chosen) = request.header.stage, request.final_weights()
         session, arrays = self._sessions.get(stage), weights
         if session is not None:
-            load_weights(session.model, weights, session.state.kept.get(chosen, {}), session.personal)
+            state = session.state
+            if self._states is not None and not state.kept:
+                state = self._states.load(stage, before=self.plan.training.rounds + 1)
+            load_weights(session.model, weights, state.kept.get(chosen, {}), session.personal)
             arrays = {name: leaf.detach().numpy() for name, leaf in session.model.named_parameters()}
         if self._states is not None:
             self._states.keep_model(stage, arrays)
@@ -386,7 +389,8 @@ class HolderAgent:
         self._sessions[stage] = session
         return session
 
-    def _share_of(self, header: Header) -> Share:
+    def share_of(self, header: Header) -> Share:
+        """What the stage of a message may share; refuses a message of another plan or stage."""
         header.check(plan_hash=self._plan_hash)
         if header.stage not in self._shares:
             known = ", ".join(f"'{stage}'" for stage in sorted(self._shares))
