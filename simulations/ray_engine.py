@@ -99,7 +99,7 @@ class StoredAgent(HolderAgent):
 
     def receive(self, request: RoundRequest, *, what: Literal["train", "evaluate"] = "train") -> Session:
         """As the agent does, from the stored session and state."""
-        self._share_of(request.header)
+        self.share_of(request.header)
         if request.header.stage not in self._sessions and (self._folder / "totals").is_file():
             self._open(request.header.stage, self._stage.share, load((self._folder / "totals").read_bytes()))
         if request.header.stage in self._sessions and (self._folder / "state").is_file():
