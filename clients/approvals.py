@@ -41,6 +41,7 @@ from protocol.errors import (
 from protocol.frozen import FrozenConfig
 from protocol.membership import RosterPage, key_fingerprint, read_file, utc
 from protocol.plan import Plan, digest_of, parse_config, parse_plan
+from protocol.stages import stages_of
 from protocol.version import PROTOCOL_VERSION
 
 _HASH = "^[0-9a-f]{64}$"
@@ -58,6 +59,7 @@ class Approval(FrozenConfig):
     protocol: int
     approved: int = Field(ge=0, description="seconds since 1970")
     plan: dict[str, JsonValue]
+    variants: tuple[str, ...] = Field(description="hashes of plans that follow from it by a public rule")
     roster: dict[str, str]
 
     @property
@@ -131,6 +133,7 @@ class Approvals:
             protocol=PROTOCOL_VERSION,
             approved=int(time.time()),
             plan=plan.model_dump(mode="json"),
+            variants=_variants(plan),
             roster=page.members,
         )
 
@@ -155,16 +158,21 @@ class Approvals:
     def plan(self, plan_hash: str) -> ApprovedPlan:
         """The plan of this hash, if it is approved and everything it was approved with is still the same.
 
+        A plan that follows from an approved one by a public rule (`protocol.stages`) is approved with it: that one is
+        returned.
+
         Raises:
             NotApprovedError: not approved, revoked, or what is another one now.
             PolicyRefusedError: the policy was changed and does not allow it any more.
             PlanError: the holder's settings cannot be read now.
         """
         place = load_place(self._file)
-        blob = self._read(plan_hash)
-        read = (blob, *(_content(path) for path in (place.file, place.own(IDENTITY_KEY), place.own(ROSTER))))
+        own = self._origin(plan_hash)
+        blob = self._read(own)
+        others = (place.file, place.own(IDENTITY_KEY), place.own(ROSTER))
+        read = (blob, *(_content(path) for path in others))
         if self._last is None or self._last[0] != read:
-            self._last = read, self._checked(place, self._parsed(blob, plan_hash))
+            self._last = read, self._checked(place, self._parsed(blob, own))
         return self._last[1]
 
     def listed(self) -> tuple[Approval, ...]:
@@ -221,13 +229,14 @@ class Approvals:
             "protocol version": (approval.protocol, PROTOCOL_VERSION),
             "plan": (approval.plan_hash, plan.digest()),
             "roster": (approval.roster_hash, roster.digest().hex()),
+            "variants": (digest_of(list(approval.variants)), digest_of(list(_variants(plan)))),
         }
         for what, (approved, found) in now.items():
             if approved != found:
-                raise _changed(what, approval, found)
+                raise _changed(what, approval, str(approved), str(found))
         received = _received_roster(place, plan)
         if received is not None and received != approval.roster_hash:
-            raise _changed("roster", approval, received)
+            raise _changed("roster", approval, approval.roster_hash, received)
         try:
             check_members(place, plan, roster)
         except PlanError as error:
@@ -257,6 +266,12 @@ class Approvals:
             return read_secret(path)
         except PlanError as error:
             raise NotApprovedError(f"the approval of plan {plan_hash[:12]} cannot be trusted: {error}") from None
+
+    def _origin(self, plan_hash: str) -> str:
+        """The approved plan that a plan of this hash follows from; the hash itself where there is none."""
+        if re.match(_HASH, plan_hash) and self._path(plan_hash).exists():
+            return plan_hash
+        return next((one.plan_hash for one in self.listed() if plan_hash in one.variants), plan_hash)
 
     def _parsed(self, blob: bytes, plan_hash: str) -> Approval:
         try:
@@ -332,17 +347,10 @@ def check_policy(policy: HolderPolicy, plan: Plan, roster: Roster) -> None:
             )
 
 
-def _changed(what: str, approval: Approval, found: str | int) -> NotApprovedError:
-    approved = {
-        "coordinator's key": approval.coordinator,
-        "code": approval.bundle,
-        "protocol version": str(approval.protocol),
-        "plan": approval.plan_hash,
-        "roster": approval.roster_hash,
-    }[what]
+def _changed(what: str, approval: Approval, approved: str, found: str) -> NotApprovedError:
     return NotApprovedError(
         f"plan {approval.plan_hash[:12]} was approved on {utc(approval.approved)} with {what} {approved[:12]}, and the "
-        f"{what} is {str(found)[:12]} now; look at the plan and approve it again, if that is as it should be"
+        f"{what} is {found[:12]} now; look at the plan and approve it again, if that is as it should be"
     )
 
 
@@ -358,6 +366,11 @@ def _received_roster(place: HolderPlace, plan: Plan) -> str | None:
         raise NotApprovedError(
             f"the roster received last cannot be read ({error}); ask the coordinator for it"
         ) from None
+
+
+def _variants(plan: Plan) -> tuple[str, ...]:
+    """Hashes of the plans of its stages, its own left out."""
+    return tuple(sorted({spec.plan.digest() for spec in stages_of(plan)} - {plan.digest()}))
 
 
 def _content(path: Path) -> bytes:

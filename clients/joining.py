@@ -96,8 +96,9 @@ def identity_of(place: HolderPlace) -> Identity:
         PlanError: no key, no Ed25519 key, or others can read it.
     """
     path = place.own(IDENTITY_KEY)
+    content = read_secret(path)
     try:
-        key = load_pem_private_key(read_secret(path), password=None)
+        key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
@@ -112,9 +113,9 @@ def node_key_of(place: HolderPlace) -> ec.EllipticCurvePrivateKey:
         PlanError: no key, no EC key, or others can read it than the node's group.
     """
     path = place.own(NODE_KEY)
-    group = place.config.holder.node_user is not None
+    content = read_secret(path, group=place.config.holder.node_user is not None)
     try:
-        key = load_ssh_private_key(read_secret(path, group=group), password=None)
+        key = load_ssh_private_key(content, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
