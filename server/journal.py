@@ -17,9 +17,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from protocol.errors import RunFolderError
+from protocol.errors import RunFolderError, StorageError
 
 _DIGEST = hashlib.sha256().digest_size
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
+"""Errors of a disk or of who may write on it; the others are of the file itself."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS totals (stage TEXT PRIMARY KEY, arrays BLOB NOT NULL) STRICT;
@@ -77,6 +79,7 @@ class Journal:
 
     Raises:
         RunFolderError: the file is no journal, is damaged, or belongs to another run or plan.
+        StorageError: it cannot be written; also raised on leaving, for whatever could not be written meanwhile.
     """
 
     def __init__(self, path: Path, *, run: str, plan_hash: str, read_only: bool = False) -> None:
@@ -91,8 +94,7 @@ class Journal:
         try:
             self._open(run, plan_hash, read_only=read_only)
         except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise self._unreadable(str(error)) from None
+            self.__exit__(type(error), error, None)
         except RunFolderError:
             self._db.close()
             raise
@@ -123,6 +125,8 @@ class Journal:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _NO_ROOM:
+            raise StorageError(f"{self._path} cannot be written ({error}); make room, then resume the run") from None
         if isinstance(error, sqlite3.DatabaseError):
             raise self._unreadable(str(error)) from None
 

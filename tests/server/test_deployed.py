@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,10 @@ class Notes(SilentProgress):
 
 
 def carried_out(
-    holders: Holders, folder: Path, *, faults: dict[int, Fault] | None = None, resume: Path | None = None,
+    holders: Holders, folder: Path, *, faults: Mapping[int, Fault] | None = None, resume: Path | None = None,
     progress: Any = None, attempts: int = 3, sent: list[str] | None = None,
 ) -> DeployedRun:  # fmt: skip
-    told, left = [] if sent is None else sent, {} if faults is None else faults
+    told, left = [] if sent is None else sent, dict(faults or {})
 
     @contextmanager
     def open_run() -> Iterator[InProcessGrid]:

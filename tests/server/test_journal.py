@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocol.errors import RunFolderError
+from protocol.errors import RunFolderError, StorageError
 from server.journal import Journal, RoundRecord, best_of
 
 RUN, PLAN = "tiny-s0", "a" * 64
@@ -254,6 +254,23 @@ def test_damage_that_shows_while_reading_is_named(journal: Journal, path: Path) 
         Journal(path, run=RUN, plan_hash=PLAN, read_only=True) as again,
     ):
         list(again.sums("train", bytes(16)))
+
+
+def test_a_full_disk_is_no_damage(path: Path) -> None:
+    """What was committed stays, and the run can be resumed once there is room."""
+    weights = {"w": np.zeros(100_000)}
+    with (
+        pytest.raises(StorageError, match="database or disk is full.*make room, then resume"),
+        Journal(path, run=RUN, plan_hash=PLAN) as full,
+    ):
+        full.save_start("train", {"w": np.ones(3)})
+        full._db.execute("PRAGMA max_page_count = 20")
+        full.save_start("other", weights)
+    with Journal(path, run=RUN, plan_hash=PLAN) as again:
+        start = again.start("train")
+        assert start is not None
+        assert start["w"].tolist() == [1, 1, 1]
+        assert again.start("other") is None
 
 
 def test_reading_makes_no_journal(tmp_path: Path) -> None:
