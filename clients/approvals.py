@@ -278,7 +278,7 @@ class Approvals:
             values = json.loads(blob)
             digest = values.pop("digest")
             approval = parse_config(Approval, values, where=f"approval {plan_hash[:12]}")
-        except (ValueError, KeyError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             approval, digest = None, ""
         if approval is None or approval.digest != digest or approval.plan_hash != plan_hash:
             raise NotApprovedError(

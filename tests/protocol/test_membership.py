@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InputError, MigrafedError, PlanError, ProtocolError
 from protocol.membership import Invitation, Joining, RosterPage, fingerprint, key_fingerprint, read_file
+from tests.membership import certificate
 
 COORDINATOR, IDENTITY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 NODE = ec.derive_private_key(7, ec.SECP384R1())
-
-
-def certificate(*, ca: bool = True) -> str:
-    key = ec.derive_private_key(9, ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "study")])
-    start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    return made.public_bytes(Encoding.PEM).decode()
 
 
 def invitation(**changes: Any) -> Invitation:
