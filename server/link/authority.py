@@ -12,10 +12,12 @@ import ipaddress
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -29,6 +31,10 @@ AUTHORITY_DAYS, CERTIFICATE_DAYS = 3653, 397
 CLOCKS = dt.timedelta(days=1)
 """A certificate is valid from so long ago on: clocks of other machines."""
 SECRET_BYTES = 32
+SOON = dt.timedelta(days=30)
+"""A certificate that ends within it is spoken of."""
+_RENEW = "issue another with 'migrafed server certificate'"
+_ALL = (CA_KEY, CA, KEY, EXECUTOR_SECRET, SERVER_KEY, SERVER_CERTIFICATE)
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
 
 
@@ -65,7 +71,7 @@ def issue(place: ServerPlace, days: int = CERTIFICATE_DAYS) -> None:
         PlanError: a host is no name and no address, or the authority is missing or damaged.
         StorageError: the disk refuses.
     """
-    authority, authority_key = read_certificate(place, CA), _authority_key(place)
+    authority, authority_key = read_certificate(place, CA), _key(place, CA_KEY)
     server = place.config.server
     hosts = [_general_name(host) for host in dict.fromkeys((*server.hosts, "localhost", "127.0.0.1"))]
     key = ec.generate_private_key(ec.SECP384R1())
@@ -83,6 +89,87 @@ def issue(place: ServerPlace, days: int = CERTIFICATE_DAYS) -> None:
     )
     _keep(place, SERVER_KEY, _private_bytes(key))
     _keep(place, SERVER_CERTIFICATE, certificate.public_bytes(Encoding.PEM))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about keys and certificates that an operator should know.
+
+    Args:
+        text: What, and the way out.
+        stops: Whether the SuperLink cannot, or must not, start like this.
+    """
+
+    text: str
+    stops: bool
+
+
+def check(place: ServerPlace, now: dt.datetime) -> list[Finding]:
+    """Look over keys and certificates: there, private, fitting each other, valid now and for the hosts of the settings.
+
+    Args:
+        place: The coordinator's folder.
+        now: With its time zone.
+    """
+    found = [Finding(text, stops=True) for name in _ALL for text in _file_problems(place.own(name))]
+    if found:
+        return found
+    try:
+        authority, certificate = read_certificate(place, CA), read_certificate(place, SERVER_CERTIFICATE)
+        fits = _key(place, SERVER_KEY).public_key() == certificate.public_key()
+        own = _key(place, CA_KEY).public_key() == authority.public_key()
+    except PlanError as error:
+        return [Finding(str(error), stops=True)]
+    if not own:
+        found.append(Finding(f"{CA_KEY} is not the key of {CA}; restore both from one backup", stops=True))
+    if not fits:
+        found.append(Finding(f"{SERVER_KEY} is not the key of {SERVER_CERTIFICATE}; {_RENEW}", stops=True))
+    if not _issued_by(certificate, authority):
+        found.append(Finding(f"{SERVER_CERTIFICATE} is not of this folder's authority; {_RENEW}", stops=True))
+    uncovered = [host for host in (*place.config.server.hosts, "localhost") if not _covers(certificate, host)]
+    if uncovered:
+        found.append(Finding(f"the certificate is not for {', '.join(uncovered)}; {_RENEW}", stops=True))
+    found += _dates("the certificate", certificate, now, _RENEW)
+    return found + _dates("the authority", authority, now, "make another folder and invite all holders again")
+
+
+def _file_problems(path: Path) -> Iterator[str]:
+    try:
+        mode = path.stat().st_mode
+        around = path.parent.stat().st_mode
+    except OSError as error:
+        yield f"{path}: {error.strerror}; 'migrafed server init' makes it, or restore it from the backup"
+        return
+    if around & 0o077:
+        yield f"{path.parent} has mode {around & 0o777:04o}, others may open it; chmod 700 {path.parent}"
+    if mode & 0o077:
+        yield f"{path} has mode {mode & 0o777:04o}, others may read it; chmod 600 {path}"
+
+
+def _dates(what: str, certificate: x509.Certificate, now: dt.datetime, way_out: str) -> Iterator[Finding]:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begins:
+        yield Finding(f"{what} is valid from {begins:%Y-%m-%d} on only; set this machine's clock", stops=True)
+    elif now >= ends:
+        yield Finding(f"{what} expired on {ends:%Y-%m-%d}; {way_out}", stops=True)
+    elif ends - now < SOON:
+        yield Finding(f"{what} expires on {ends:%Y-%m-%d}; {way_out} before", stops=False)
+
+
+def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _covers(certificate: x509.Certificate, host: str) -> bool:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return _general_name(host) in list(names)
 
 
 @dataclass(frozen=True)
@@ -140,13 +227,13 @@ def read_certificate(place: ServerPlace, name: str) -> x509.Certificate:
         raise PlanError(f"{place.own(name)} holds no certificate; restore it from the backup of this folder") from None
 
 
-def _authority_key(place: ServerPlace) -> ec.EllipticCurvePrivateKey:
+def _key(place: ServerPlace, name: str) -> ec.EllipticCurvePrivateKey:
     try:
-        key = load_pem_private_key(read_own(place, CA_KEY), None)
+        key = load_pem_private_key(read_own(place, name), None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise PlanError(f"{place.own(CA_KEY)} holds no private key of an authority; restore it from the backup")
+        raise PlanError(f"{place.own(name)} holds no private EC key; restore it from the backup of this folder")
     return key
 
 

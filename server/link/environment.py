@@ -23,13 +23,19 @@ QUIET = {
 
 def flower_environment(place: ServerPlace) -> dict[str, str]:
     """The environment of a Flower process of this folder; proxies of the system do not apply to it."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
+    kept = {name: value for name, value in os.environ.items() if not _is_proxy(name)}
     return kept | QUIET | {"FLWR_HOME": str(place.own(FLOWER_HOME))}
 
 
 def quieten(place: ServerPlace) -> None:
     """The same for this process, which may have loaded Flower already."""
+    for name in filter(_is_proxy, tuple(os.environ)):
+        del os.environ[name]
     os.environ.update(QUIET | {"FLWR_HOME": str(place.own(FLOWER_HOME))})
     telemetry = sys.modules.get("flwr.supercore.telemetry")
     if telemetry is not None:
         vars(telemetry)["FLWR_TELEMETRY_ENABLED"] = "0"  # it was read when the module was loaded
+
+
+def _is_proxy(name: str) -> bool:
+    return name.upper().endswith("_PROXY")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from protocol.errors import LinkError
 from server.link.control import FINISHED, Control, FlowerRun
+from server.link.locks import is_held, lock_now, sole
 from server.settings import FLOWER_HOME, ServerPlace
 
 GRACE_SECONDS = 10.0
@@ -26,14 +26,11 @@ def owned(place: ServerPlace, run_id: int) -> Iterator[None]:
         LinkError: another process does already.
     """
     path = _folder(place) / f"{run_id}.lock"
-    lock = _lock(path, wait=False)
-    if lock is None:
-        raise LinkError(f"another process carries out Flower run {run_id}; wait until it ends, or end it")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
+    with sole(path, f"another process carries out Flower run {run_id}; wait until it ends, or end it"):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,7 +46,7 @@ def turn(place: ServerPlace, run_id: int) -> Iterator[None]:
     orphans: dict[int, float] = {}
     with Control(place) as control:
         while True:
-            lock = _lock(_folder(place) / "turn.lock", wait=True)
+            lock = lock_now(_folder(place) / "turn.lock", wait=True)
             try:
                 runs = control.runs()
                 mine = next((run for run in runs if run.run_id == run_id), None)
@@ -79,30 +76,13 @@ def _others_before(
         unseen = pending and not path.exists()
         if unseen and time.monotonic() - orphans.setdefault(run.run_id, time.monotonic()) < GRACE_SECONDS:
             waiting |= run.started <= mine.started
-        elif _is_abandoned(path):
+        elif not is_held(path):
             with suppress(LinkError):  # it ended meanwhile
                 control.stop_run(run.run_id)
             path.unlink(missing_ok=True)
         else:
             waiting |= pending and run.started <= mine.started
     return waiting
-
-
-def _is_abandoned(path: Path) -> bool:
-    lock = _lock(path, wait=False)
-    if lock is not None:
-        os.close(lock)
-    return lock is not None
-
-
-def _lock(path: Path, *, wait: bool) -> int | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file
 
 
 def _folder(place: ServerPlace) -> Path:

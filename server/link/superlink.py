@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,8 @@ from protocol.errors import LinkError, MigrafedError
 from server.link.authority import own_keys, read_own
 from server.link.environment import flower_environment
 from server.link.gates import ControlGate, PublicGate
+from server.link.locks import sole
+from server.link.ports import LOOPBACK, listeners
 from server.settings import (
     CA,
     FLOWER_HOME,
@@ -46,9 +47,9 @@ from server.settings import (
     load_server,
 )
 
-LOOPBACK, LOG_FILE = "127.0.0.1", "link.log"
+LOG_FILE, LOCK_FILE = "link.log", "superlink.lock"
+_RUNNING = "another SuperLink works with this folder's database; end it with 'migrafed server down'"
 _LOG_BYTES, _LOGS_KEPT = 10 * 1024 * 1024, 5
-_WAITING = 128
 _SHUTDOWN_SECONDS = 2
 
 
@@ -58,32 +59,6 @@ class _Listener(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def listeners(place: ServerPlace) -> tuple[socket.socket, socket.socket]:
-    """Bind the public and the control port.
-
-    Raises:
-        LinkError: a port is in use, or the address is not of this machine; nothing is bound then.
-    """
-    server = place.config.server
-    public = _bound("listen", server.listen, server.port)
-    try:
-        return public, _bound("control_port", LOOPBACK, server.control_port)
-    except LinkError:
-        public.close()
-        raise
-
-
-def _bound(key: str, host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_WAITING)
-    except OSError as error:
-        raise LinkError(
-            f"cannot listen on {host} port {port} ({error.strerror}); choose another {key} or port in server.toml, "
-            "or end the program that uses it"
-        ) from None
 
 
 def flower_app(place: ServerPlace) -> tuple[ASGIApp, ASGIApp]:
@@ -198,11 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = load_server(given.folder)
         wanted = flower_environment(place)
         if os.environ != wanted:  # Flower reads some of it when it is loaded: start again
-            again = [sys.executable, "-m", "server.link.superlink", *sys.argv[1:]]
+            again = [sys.executable, "-P", "-m", "server.link.superlink", *sys.argv[1:]]
             os.execve(sys.executable, again, wanted)  # noqa: S606  ourselves
         log_to(place.own(LOGS) / LOG_FILE)
-        place.own(FLOWER_HOME).mkdir(mode=0o700, exist_ok=True)
-        asyncio.run(serve(place, parent=sys.stdin.fileno() if given.until_stdin_closes else None))
+        with sole(place.own(FLOWER_HOME) / LOCK_FILE, _RUNNING):
+            asyncio.run(serve(place, parent=sys.stdin.fileno() if given.until_stdin_closes else None))
     except MigrafedError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
