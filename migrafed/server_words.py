@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from migrafed.command_words import EXIT_CODES, FORMAT, Nouns, outputs
+from migrafed.run_words import add_runs
 
 _VERIFY = f"""\
 examples:
@@ -28,6 +29,7 @@ def add_server(nouns: Nouns) -> None:
         formatter_class=FORMAT,
     )
     subjects = server.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    add_runs(subjects)
     verify = subjects.add_parser(
         "verify",
         help="recheck every masked sum of a finished run, and train once more from the sums",

@@ -35,6 +35,7 @@ from protocol.files import write_whole
 from protocol.plan import Plan
 from protocol.stages import StageSpec, stages_of
 from protocol.tasks import task_named
+from server.deployed_facts import write_facts
 from server.journal import Journal, RoundRecord
 from server.patience import PatientGrid
 from server.rounds import Coordinator, Stage
@@ -87,13 +88,13 @@ class DeployedRun:
 
     Args:
         folder: Where it lies.
-        run: Its identity.
+        facts: What its ``run.json`` says.
         seconds: That this process worked on it.
         attempts: Flower runs that it took in this process.
     """
 
     folder: Path
-    run: str
+    facts: Mapping[str, Any]
     seconds: float
     attempts: int
 
@@ -133,13 +134,14 @@ def run_deployed(
                 try:
                     attempts = work.finish()
                     _write_model(folder, journal, stages_of(plan))
+                    facts = write_facts(folder, plan, federation.roster, journal)
                 except KeyboardInterrupt:
                     raise RunInterruptedError(
                         f"stopped; every finished round is kept. Continue with 'migrafed server resume {folder}'"
                     ) from None
                 except OSError as error:
                     raise StorageError(f"{folder} cannot be written ({error.strerror}); make room and resume") from None
-    return DeployedRun(folder, run_name(plan), time.monotonic() - started, attempts)
+    return DeployedRun(folder, facts, time.monotonic() - started, attempts)
 
 
 class _Work:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
 from protocol.files import write_whole
+from server.deployed_facts import KIND
 from server.run_folder import CARD_FILE, FACTS_FILE
 
 DAMAGED = "the run folder is damaged"
@@ -62,6 +63,11 @@ def task_of(folder: Path) -> str:
         facts = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"{path} is no JSON; {DAMAGED} or from another version") from error
+    if isinstance(facts, Mapping) and facts.get("kind") == KIND:
+        raise RunFolderError(
+            f"{folder} is a deployed run: its coordinator has a model and no rows to draw a report from; recheck it "
+            f"with 'migrafed server verify {folder}', and forecast where the rows are"
+        )
     task = facts.get("task") if isinstance(facts, Mapping) else None
     if not isinstance(task, str):
         raise RunFolderError(f"{path} names no task; {DAMAGED} or from another version")

@@ -43,9 +43,10 @@ def crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Simu
             raise CrashError
         save(self, *values)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, pytest.raises(CrashError):
-        patch.setattr(Journal, "save_sum", crash)
+    monkeypatch.setattr(Journal, "save_sum", crash)
+    with pytest.raises(CrashError):
         carry_out(plan, holders, tmp_path, lambda holder, message: holder == "h5" and step_of(message) == "train")
+    monkeypatch.undo()
     return plan, holders
 
 
@@ -71,5 +72,5 @@ def test_round_is_repeated_over_those_it_was_opened_over(
 @pytest.mark.slow
 def test_run_waits_for_those_it_was_opened_over(crashed: tuple[Plan, SimulatedHolders], tmp_path: Path) -> None:
     plan, holders = crashed
-    with pytest.raises(TrainingError, match="'train 1' was opened before over h1, h2, h3, h4 .* h1 are away"):
+    with pytest.raises(TrainingError, match=r"'train 1' was opened before over h1, h2, h3, h4 .* h1 are away"):
         carry_out(plan, holders, tmp_path, lambda holder, message: holder == "h1")

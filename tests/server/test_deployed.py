@@ -25,7 +25,7 @@ from protocol.errors import (
 from protocol.plan import Plan
 from server.deployed import DeployedRun, Federation, run_deployed
 from server.rounds import Stage
-from server.run_folder import MODEL_FILE, run_name
+from server.run_folder import FACTS_FILE, MODEL_FILE, run_name
 from server.settings import PatienceSection
 from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
 from simulations.holders import SimulatedHolders
@@ -33,6 +33,7 @@ from simulations.holdings import Holdings
 from simulations.identities import identities_of
 from simulations.progress import SilentProgress
 from simulations.runner import simulate
+from simulations.sealing import task_of
 from simulations.verification import verify_run
 from tests.plans import series_of, tiny_plan
 
@@ -155,7 +156,13 @@ def test_ends_with_the_bytes_of_a_simulation_and_can_be_verified(plan: Plan, sim
     sent: list[str] = []
     done = carried_out(Holders(plan, tmp_path / "h"), tmp_path / "runs", sent=sent)
     assert (done.folder / MODEL_FILE).read_bytes() == simulated
-    assert (done.run, done.attempts) == (run_name(plan), 1)
+    assert (done.facts["run"], done.attempts) == (run_name(plan), 1)
+    assert json.loads((done.folder / FACTS_FILE).read_text()) == done.facts
+    assert [len(stage["rounds"]) for stage in done.facts["stages"]] == [3]
+    with pytest.raises(RunFolderError, match="deployed run: its coordinator has a model and no rows"):
+        task_of(done.folder)
+    with pytest.raises(RunFolderError, match="finished run"):
+        carried_out(Holders(plan, tmp_path / "h"), tmp_path / "runs", resume=done.folder)
     assert verify_run(done.folder).failure is None
     assert len(sent) > 30
     models = [path.read_bytes() for path in (tmp_path / "h").rglob(MODEL_FILE)]

@@ -1,0 +1,48 @@
+"""`migrafed server run PLAN`: carry out a plan over the holders that approved it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from migrafed.arguments import overrides
+from migrafed.terminal import Outcome, Terminal
+from protocol.plan import Plan, load_plan
+from server.deployed import run_deployed
+from server.federation import federation_of
+from server.run_folder import FACTS_FILE, JOURNAL_FILE, LOG_FILE, MODEL_FILE
+from server.settings import RUNS, ServerPlace, load_server
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
+    """Carry out a plan given by the user."""
+    place = load_server(options.server)
+    plan = load_plan(options.plan, overrides=overrides(options.settings), seed=options.seed)
+    return carried_out(plan, place, terminal, resume=None)
+
+
+def carried_out(plan: Plan, place: ServerPlace, terminal: Terminal, *, resume: Path | None) -> Outcome:
+    """Carry out a plan, or go on with it, and put together what is said about it."""
+    federation = federation_of(place, plan)
+    done = run_deployed(plan, federation, runs=place.own(RUNS), resume=resume, progress=terminal.progress)
+    facts = done.facts
+    paths = {name: str(done.folder / file) for name, file in _FILES.items()}
+    payload = {
+        "seconds": round(done.seconds, 3),
+        "attempts": done.attempts,
+        **{key: facts[key] for key in ("run", "plan_hash", "holders", "roster", "ledgers", "stages")},
+        "paths": paths,
+    }
+    block = [
+        ("holders", ", ".join(facts["holders"])),
+        ("roster", facts["roster"]),
+        *(("ledger", f"{name}: {seen['length']} lines seen") for name, seen in facts["ledgers"].items()),
+        *paths.items(),
+    ]
+    if plan.masks:
+        block.append(("recheck", f"migrafed server verify {done.folder}"))
+    tries = "" if done.attempts < 2 else f", {done.attempts} attempts"
+    return Outcome(payload, f"SUCCESS {facts['run']}, {done.seconds:.0f} s{tries}", block)
+
+
+_FILES = {"model": MODEL_FILE, "journal": JOURNAL_FILE, "facts": FACTS_FILE, "log": LOG_FILE}
