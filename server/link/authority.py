@@ -130,7 +130,8 @@ def check(place: ServerPlace, now: dt.datetime) -> list[Finding]:
     if uncovered:
         found.append(Finding(f"the certificate is not for {', '.join(uncovered)}; {_RENEW}", stops=True))
     found += _dates("the certificate", certificate, now, _RENEW)
-    return found + _dates("the authority", authority, now, "make another folder and invite all holders again")
+    found += _dates("the authority", authority, now, "make another folder and invite all holders again")
+    return found
 
 
 def _file_problems(path: Path) -> Iterator[str]:

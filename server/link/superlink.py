@@ -159,7 +159,17 @@ def log_to(path: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [file], False
         logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn.access").addFilter(RoutineAccessFilter())
+    access = logging.getLogger("uvicorn.access")
+    access.addFilter(RoutineAccessFilter())
+    access.addFilter(_is_no_health_check)
+
+
+def _is_no_health_check(record: logging.LogRecord) -> bool:
+    """Flower leaves out what nodes ask all the time; `server.link.ports.healthy` asks all the time too."""
+    client, method, path = (
+        (*map(str, record.args or ()), "", "", "")[:3] if isinstance(record.args, tuple) else ("",) * 3
+    )
+    return not (client.startswith(LOOPBACK) and (method, path) == ("GET", "/"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

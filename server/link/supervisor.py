@@ -62,13 +62,20 @@ class LinkState:
     said: str = ""
 
 
-def up(place: ServerPlace, *, detach: bool = False, say: Say = lambda text: None) -> None:
+def up(
+    place: ServerPlace,
+    *,
+    detach: bool = False,
+    say: Say = lambda text: None,
+    ready: Callable[[], object] = lambda: None,
+) -> None:
     """Start the SuperLink and watch over it until TERM or Ctrl-C; detached: return as soon as it answers.
 
     Args:
         place: The coordinator's folder.
         detach: Leave a process behind that watches over it.
         say: Told in one line each what happens.
+        ready: Called whenever the SuperLink has come up; detached: once, before this returns.
 
     Raises:
         PlanError: keys or certificates are missing, expired, open to others, or do not fit; nothing was started.
@@ -84,9 +91,10 @@ def up(place: ServerPlace, *, detach: bool = False, say: Say = lambda text: None
     if detach:
         _leave_behind(place)
         say(f"the SuperLink answers at port {place.config.server.port}")
+        ready()
         return
     with sole(place.own(LOCK_FILE), _running_already(place)), _told_to_stop() as stopped:
-        _Watch(place, stopped, say).run()
+        _Watch(place, stopped, say, ready).run()
 
 
 def down(place: ServerPlace) -> bool:
@@ -125,8 +133,8 @@ def state(place: ServerPlace) -> LinkState:
 class _Watch:
     """Starts the SuperLink, again and again."""
 
-    def __init__(self, place: ServerPlace, stopped: Callable[[], bool], say: Say) -> None:
-        self._place, self._stopped, self._say = place, stopped, say
+    def __init__(self, place: ServerPlace, stopped: Callable[[], bool], say: Say, ready: Callable[[], object]) -> None:
+        self._place, self._stopped, self._say, self._ready = place, stopped, say, ready
         self._state = LinkState(True, False, os.getpid(), dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
 
     def run(self) -> None:
@@ -144,6 +152,7 @@ class _Watch:
                 if came_up:
                     self._say("the SuperLink is up")
                     self._note(healthy=True)
+                    self._ready()
                     self._until_it_fails(child)
             if self._stopped():
                 break
