@@ -50,3 +50,11 @@ def stages_of(plan: Plan) -> tuple[StageSpec, ...]:
         raise PlanError(f"task '{plan.run.task}' says of no stages what they are; use {' or '.join(_STAGES)}")
     module, attribute = _STAGES[plan.run.task].split(":")
     return getattr(importlib.import_module(module), attribute)(plan)
+
+
+def run_name(plan: Plan) -> str:
+    """Identity of the one run of a plan: its name, seed and the first digits of the plan's hash.
+
+    A holder answers to no other name, so a coordinator cannot have the sums of a plan twice under two names.
+    """
+    return f"{plan.run.name}-s{plan.run.seed}-{plan.digest()[:8]}"

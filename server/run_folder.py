@@ -19,6 +19,7 @@ import tomli_w
 from protocol.errors import RunFolderError
 from protocol.files import write_whole
 from protocol.plan import Plan, parse_plan
+from protocol.stages import run_name
 
 PLAN_FILE, MODEL_FILE, CARD_FILE, FACTS_FILE = "plan.lock.toml", "model.safetensors", "card.json", "run.json"
 JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOG_FILE = "journal.sqlite", "env.txt", ".lock", "run.log"
@@ -33,11 +34,6 @@ class RunSummary:
     run: str
     plan_hash: str
     seconds: float
-
-
-def run_name(plan: Plan) -> str:
-    """Identity of a run: its name, seed and the first digits of the plan's hash."""
-    return f"{plan.run.name}-s{plan.run.seed}-{plan.digest()[:8]}"
 
 
 def new_folder(plan: Plan, out: Path | None) -> Path:
@@ -57,7 +53,7 @@ def new_folder(plan: Plan, out: Path | None) -> Path:
         raise RunFolderError(f"cannot make {folder} ({error.strerror}); choose another --out") from None
     environment = "".join(f"{name}=={version}\n" for name, version in versions().items())
     write_whole(folder / ENVIRONMENT_FILE, lambda path: path.write_text(environment, encoding="utf-8"))
-    text = tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
+    text = plan_text(plan)
     write_whole(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))  # last: now it is a run
     return folder
 
@@ -87,6 +83,11 @@ def locked_plan(folder: Path) -> Plan:
         return parse_plan(tomllib.loads((folder / PLAN_FILE).read_text(encoding="utf-8")), where=PLAN_FILE)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise RunFolderError(f"{folder / PLAN_FILE} cannot be read ({error}); start a new run") from None
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a TOML file that gives the same plan again."""
+    return tomli_w.dumps(_without_none(plan.model_dump(mode="json")))
 
 
 @contextmanager
