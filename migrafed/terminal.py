@@ -59,6 +59,7 @@ class Terminal:
         self._held = logging.handlers.MemoryHandler(100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._file: logging.FileHandler | None = None
         self.progress = self._new_progress()
+        self.resume_command = simulate_again
 
     def _new_progress(self) -> LoggedProgress:
         if self._json:
@@ -90,6 +91,13 @@ class Terminal:
     def open_log(self, folder: Path) -> None:
         """From now on the log is `run.log` of this folder; what was held back goes there first."""
         self._open(folder / "run.log")
+
+    def hold_nothing(self) -> None:
+        """A process that runs for months keeps a log of its own: nothing is held back for a run's log any more."""
+        root = logging.getLogger()
+        root.removeHandler(self._held)
+        root.setLevel(logging.WARNING)
+        self._held.buffer.clear()
 
     def _open(self, path: Path) -> None:
         if self._file is not None:
@@ -132,7 +140,7 @@ class Terminal:
         if self.progress.folder is not None:
             facts.append(("run", str(self.progress.folder)))
             if code in (1, 4):
-                facts.append(("resume", resume_command(self.progress.folder)))
+                facts.append(("resume", self.resume_command(self.progress.folder)))
         if self._file is not None:
             facts.append(("log", self._file.baseFilename))
         if self._debug:
@@ -170,7 +178,7 @@ class Terminal:
         print(clean, file=stream, flush=True)
 
 
-def resume_command(folder: Path) -> str:
+def simulate_again(folder: Path) -> str:
     """How to go on with a run; a plan on data also needs the same --data."""
     plan = shlex.quote(str(folder / "plan.lock.toml"))
     return f"migrafed simulate {plan} --resume {shlex.quote(str(folder))} [--data DIR]"

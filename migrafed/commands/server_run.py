@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from migrafed.arguments import overrides
@@ -23,6 +24,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
 
 def carried_out(plan: Plan, place: ServerPlace, terminal: Terminal, *, resume: Path | None) -> Outcome:
     """Carry out a plan, or go on with it, and put together what is said about it."""
+    terminal.resume_command = lambda folder: shlex.join(
+        ["migrafed", "server", "resume", str(folder), "--server", str(place.folder)]
+    )
     federation = federation_of(place, plan)
     done = run_deployed(plan, federation, runs=place.own(RUNS), resume=resume, progress=terminal.progress)
     facts = done.facts
