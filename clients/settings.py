@@ -71,9 +71,8 @@ class NodeSection(FrozenConfig):
     """``[node]``: how the node runs."""
 
     port: int = Field(default=9094, ge=1, le=65535, description="on 127.0.0.1")
-    back_off_seconds: float = Field(
-        default=65.0, ge=0, description="rest after a SuperNode crashed; it is refused for 60"
-    )
+    back_off_seconds: float = Field(default=65.0, ge=0, description="longest rest after crashes of the SuperNode")
+    poll_seconds: float = Field(default=0.5, ge=0.1, le=3, description="between looks while a run is on; Flower's is 3")
 
 
 class DataFolder(FrozenConfig):

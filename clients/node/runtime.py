@@ -48,7 +48,6 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
 from protocol.errors import ProtocolError
@@ -145,8 +144,6 @@ class TaskLink:
     def input(self) -> TaskInput:
         """What the task is about; the SuperNode then counts it as begun."""
         answer = self._client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = answer.task_id, answer.run.run_id
-        TaskIdentity.node_id = answer.context.node_id
         self._node, self._run = Node(node_id=answer.context.node_id), answer.run.run_id
         return TaskInput(answer.run.run_id, hashlib.sha256(answer.fab.content).hexdigest())
 
