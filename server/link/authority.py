@@ -222,15 +222,17 @@ def read_certificate(place: ServerPlace, name: str) -> x509.Certificate:
     Raises:
         PlanError: it is missing or no certificate.
     """
+    content = read_own(place, name)
     try:
-        return x509.load_pem_x509_certificate(read_own(place, name))
+        return x509.load_pem_x509_certificate(content)
     except ValueError:
         raise PlanError(f"{place.own(name)} holds no certificate; restore it from the backup of this folder") from None
 
 
 def _key(place: ServerPlace, name: str) -> ec.EllipticCurvePrivateKey:
+    content = read_own(place, name)
     try:
-        key = load_pem_private_key(read_own(place, name), None)
+        key = load_pem_private_key(content, None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -166,10 +166,10 @@ def log_to(path: Path) -> None:
 
 def _is_no_health_check(record: logging.LogRecord) -> bool:
     """Flower leaves out what nodes ask all the time; `server.link.ports.healthy` asks all the time too."""
-    client, method, path = (
-        (*map(str, record.args or ()), "", "", "")[:3] if isinstance(record.args, tuple) else ("",) * 3
-    )
-    return not (client.startswith(LOOPBACK) and (method, path) == ("GET", "/"))
+    match record.args:
+        case (str(client), "GET", "/", *_):
+            return not client.startswith(LOOPBACK)
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
