@@ -43,7 +43,7 @@ def new_folder(plan: Plan, out: Path | None) -> Path:
         RunFolderError: the folder exists and is not empty, or cannot be made.
     """
     folder = out if out is not None else Path("runs") / run_name(plan)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and _never_became_a_run(folder)):
         raise RunFolderError(
             f"{folder} already holds something; choose another --out, or continue that run with --resume {folder}"
         )
@@ -56,6 +56,12 @@ def new_folder(plan: Plan, out: Path | None) -> Path:
     text = plan_text(plan)
     write_whole(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))  # last: now it is a run
     return folder
+
+
+def _never_became_a_run(folder: Path) -> bool:
+    """Whether a folder is empty, or a process that was killed left no more than the beginnings of one."""
+    beginnings = {ENVIRONMENT_FILE, LOCK_FILE, f".{ENVIRONMENT_FILE}.part", f".{PLAN_FILE}.part"}
+    return all(path.name in beginnings for path in folder.iterdir())
 
 
 def resumed_folder(plan: Plan, folder: Path) -> Path:

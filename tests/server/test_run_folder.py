@@ -40,3 +40,20 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "left", [[ENVIRONMENT_FILE], [ENVIRONMENT_FILE, f".{PLAN_FILE}.part"], [f".{ENVIRONMENT_FILE}.part"]]
+)
+def test_folder_that_a_killed_process_only_began_is_taken(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).write_text("cut sho")
+    plan = tiny_plan()
+    assert locked_plan(new_folder(plan, tmp_path)).digest() == plan.digest()
+
+
+def test_folder_with_anything_else_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / ENVIRONMENT_FILE).write_text("")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="already holds something"):
+        new_folder(tiny_plan(), tmp_path)
