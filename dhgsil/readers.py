@@ -23,7 +23,9 @@ from dhgsil.series import ODSeries
 from protocol.errors import DataError
 
 __all__ = [
+    "COUNTS_FILE",
     "SOURCES",
+    "counts_file",
     "read_japan_prefectures",
     "read_parquet",
     "read_regions_csv",
@@ -31,6 +33,8 @@ __all__ = [
     "read_us_states",
     "write_parquet",
 ]
+
+COUNTS_FILE = "counts.parquet"
 
 
 def read_series(source: str, folder: Path) -> ODSeries:
@@ -46,23 +50,28 @@ def read_series(source: str, folder: Path) -> ODSeries:
     return SOURCES[source](folder)
 
 
-def _read_parquet_folder(folder: Path) -> ODSeries:
+def counts_file(folder: Path) -> Path:
+    """The Parquet file of a folder: the one named counts.parquet, or the only one; a file stands for itself.
+
+    Raises:
+        DataError: there is none, or several.
+    """
     if folder.is_file():
-        return read_parquet(folder)
+        return folder
     found = sorted(folder.glob("*.parquet"))
-    if (folder / "counts.parquet") in found:
-        return read_parquet(folder / "counts.parquet")
+    if (folder / COUNTS_FILE) in found:
+        return folder / COUNTS_FILE
     if len(found) != 1:
         raise DataError(
             f"there are {len(found)} Parquet files; one, or one named counts.parquet, is needed",
             way_out="pass the file itself, or a folder that holds only it",
             source=folder,
         )
-    return read_parquet(found[0])
+    return found[0]
 
 
 SOURCES: dict[str, Callable[[Path], ODSeries]] = {
-    "parquet": _read_parquet_folder,
+    "parquet": lambda folder: read_parquet(counts_file(folder)),
     "japan_pref_daily": read_japan_prefectures,
     "us_state_daily": read_us_states,
 }

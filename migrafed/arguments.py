@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from migrafed.command_words import EXIT_CODES, FORMAT, Nouns, Parser, outputs, positive
+from migrafed.data_words import add_data
 from migrafed.holder_words import add_holder
 from migrafed.server_words import add_server
 from protocol.errors import InputError
@@ -61,6 +62,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _simulate(nouns)
     _report(nouns)
     _doctor(nouns)
+    add_data(nouns)
     _audit(nouns)
     add_holder(nouns)
     add_server(nouns)

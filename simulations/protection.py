@@ -12,23 +12,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from clients.custody import Custody
+from clients.desk.counts import Mechanism, count_campaign, released_counts
+from clients.desk.own_rows import UNITS
 from clients.policy import HolderPolicy
 from clients.private_rounds import campaign_of
-from dhgsil.series import ODSeries
-from dhgsil.task import DHGSILTask, check_windows_apart, data_section, split_of
-from dhgsil.windows import window_origins
+from dhgsil.task import DHGSILTask, data_section
 from privacy.audits.check import CheckResult
 from privacy.audits.conformance import require_conformance
 from privacy.audits.subject import production
-from privacy.distributed import step_schedule
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from protocol.errors import PlanError
-from protocol.plan import Plan, PrivacyMode, PrivacySection, digest_of
+from protocol.plan import Plan, PrivacySection
 from protocol.records import LedgerHead
-from protocol.tasks import Task
 from server.journal import Journal
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining
 from simulations.holdings import Holdings
@@ -36,11 +32,6 @@ from simulations.progress import Progress
 from simulations.records import Records
 
 LEDGERS_FOLDER = "holders"
-UNITS: dict[PrivacyMode, str] = {"counts": "people", "window-dpsgd": "windows", "person-dpsgd": "subscribers"}
-"""What a ledger of each mode counts."""
-PERSON = "one person: all contributions of one account at this holder in the period"
-
-Mechanism = CountReleasePlan | DPSGDPlan
 
 
 @dataclass(frozen=True)
@@ -54,46 +45,6 @@ class Protection:
     def training(self) -> DPSGDPlan | None:
         """The noise of every training step, if it is there that noise is added."""
         return self.mechanism if isinstance(self.mechanism, DPSGDPlan) else None
-
-
-def mechanism_of(plan: Plan, task: Task, grid: ODSeries) -> Mechanism | None:
-    """The plan's mechanism, with the least noise that keeps its epsilon; None without a privacy section.
-
-    Raises:
-        PlanError: epsilon, delta or bounds break a rule, or windows carry statistics of other windows.
-    """
-    section = plan.privacy
-    if section is None:
-        return None
-    if section.mode == "counts":
-        start = CountReleasePlan(
-            unit=PERSON,
-            contributions=section.contributions,
-            cells_stddev=1.0,
-            margins_stddev=1.0 if section.margins else None,
-        )
-        return start.calibrate(epsilon=section.epsilon, delta=section.delta, margin_share=section.margin_share)
-    check_windows_apart(plan)
-    windows = num_training_windows(plan, grid)
-    batch = plan.training.batch_size
-    if batch > windows:
-        raise PlanError(
-            f"training.batch_size is {batch}, but there are {windows} training windows; choose at most as many"
-        )
-    start = DPSGDPlan(
-        unit=task.unit,
-        clip_norm=section.clip_norm,
-        noise_multiplier=1.0,
-        **step_schedule(plan, num_examples=windows),
-    )
-    return start.calibrate(epsilon=section.epsilon, delta=section.delta)
-
-
-def num_training_windows(plan: Plan, grid: ODSeries) -> int:
-    """Windows whose targets lie in the training span: a number of the calendar, so it is public."""
-    data = data_section(plan)
-    span = split_of(grid.times, data).train
-    return len(window_origins(span, input_steps=data.input_steps, horizon=data.horizon))
 
 
 def policy_of(section: PrivacySection, holder: str) -> HolderPolicy:
@@ -141,23 +92,17 @@ def check_budgets(
     """
     for name, custody in custodies.items():
         if isinstance(mechanism, CountReleasePlan):
-            campaign = count_campaign(plan, records, name, mechanism)
+            campaign = campaign_of_counts(plan, records, name, mechanism)
             custody.check(mechanism, campaign)
         else:
             custody.check(mechanism, campaign_of(run, "federated, weights", mechanism))
 
 
-def count_campaign(plan: Plan, records: Records, holder: str, mechanism: CountReleasePlan) -> str:
-    """The name of one holder's release: of which records, on which public grid, with which mechanism."""
-    grid = records.grid
-    made_of = {
-        "holder": holder,
-        "regions": plan.federation.holders[holder],
-        "records": dict(records.identity),
-        "grid": [str(grid.times[0]), str(grid.times[-1]), grid.step, *grid.regions.codes],
-        "mechanism": mechanism.digest(),
-    }
-    return f"counts {digest_of(made_of)[:32]}"
+def campaign_of_counts(plan: Plan, records: Records, holder: str, mechanism: CountReleasePlan) -> str:
+    """The name of one holder's release of the records of a run; see `clients.desk.counts.count_campaign`."""
+    return count_campaign(
+        plan, holder, grid=records.grid, identity=records.identity(holder), mechanism=mechanism
+    )  # fmt: skip
 
 
 def check_protection(
@@ -223,22 +168,18 @@ def release_all(
     mechanism = protection.mechanism
     if not isinstance(mechanism, CountReleasePlan):
         return records.counts(place, progress)
-    margins_asked = mechanism.margins_stddev is not None
-
-    def asked(name: str) -> dict[str, np.ndarray]:
-        queries = records.queries(name, place, progress)
-        return dict(queries) if margins_asked else {"cells": queries["cells"]}
-
     parts = {}
     for name, codes in plan.federation.holders.items():
-        noisy = protection.custodies[name].release_counts(
-            count_campaign(plan, records, name, mechanism), lambda name=name: asked(name), mechanism
-        )
-        head = protection.custodies[name].head()
+        custody = protection.custodies[name]
+        parts[name] = released_counts(
+            plan, task, custody, campaign_of_counts(plan, records, name, mechanism),
+            held=task.held_by(records.grid, codes),
+            queries=lambda name=name: records.queries(name, place, progress), mechanism=mechanism,
+        )  # fmt: skip
+        head = custody.head()
         journal.save_witness(name, head.length, head.head)
-        held = task.held_by(records.grid, codes)
-        parts[name] = task.with_released(held, noisy.values, noisy.stddev, plan)
-    margins = f"margins {mechanism.margins_stddev:.3g}" if margins_asked else "no margins"
+    asked = mechanism.margins_stddev
+    margins = "no margins" if asked is None else f"margins {asked:.3g}"
     bound = "bounded before the noise" if records.bounded else "as is assumed: counts that come counted cannot show it"
     progress.note(
         f"each of {len(parts)} holders released its counts once: noise stddev of cells {mechanism.cells_stddev:.3g}, "

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from pydantic import JsonValue
 
+from clients.desk.counts import own_series
+from dhgsil.public_grid import PARQUET
+from dhgsil.readers import COUNTS_FILE
 from dhgsil.series import ODSeries
 from dhgsil.task import JOB_QUERIES, SYNTHETIC, DHGSILTask, data_section
 from protocol.errors import PlanError
@@ -55,9 +60,8 @@ class Records(Protocol):
         """Whether `queries` bound what one person contributes; counts that come counted cannot be bounded."""
         ...
 
-    @property
-    def identity(self) -> Mapping[str, JsonValue]:
-        """What names the records and how they are counted; never anything made of them, which would leak them."""
+    def identity(self, holder: str) -> Mapping[str, JsonValue]:
+        """What names a holder's records and how they are counted; never anything made of them, a leak."""
         ...
 
     def counts(self, place: Path, progress: Progress) -> Holdings:
@@ -72,10 +76,17 @@ class Records(Protocol):
 def load_series(plan: Plan, task: DHGSILTask, folder: Path | None) -> ODSeries:
     """The plan's series: a synthetic world, or what the task reads from the data folder."""
     section = data_section(plan)
+    if section.source == PARQUET and folder is not None and has_own_folders(plan, folder):
+        return reduce(add, (own_series(plan, folder / name, name) for name in plan.federation.holders))
     if section.source != SYNTHETIC:
         return task.load(plan, folder)
     config = parse_config(WorldConfig, section.world or {}, where="[data.world]")
     return task.cut(make_world(config, plan.run.seed).series, plan)
+
+
+def has_own_folders(plan: Plan, folder: Path) -> bool:
+    """Whether each holder has a folder with counts of its own, as it would in a deployment."""
+    return all((folder / name / COUNTS_FILE).is_file() for name in plan.federation.holders)
 
 
 class CountedRecords:
@@ -89,10 +100,14 @@ class CountedRecords:
     bounded = False
 
     def __init__(self, plan: Plan, task: DHGSILTask, series: ODSeries) -> None:
-        self._task, self.identity = task, task.records(plan)
+        self._task, self._identity = task, task.records(plan)
         held = held_rows(series, plan)
         self.grid, self._holdings = blank(held), Holdings.split(held, plan.federation.holders)
         self.preview = held if plan.privacy is None else self.grid
+
+    def identity(self, holder: str) -> Mapping[str, JsonValue]:
+        """See `Records`: the same for all holders of one series."""
+        return self._identity
 
     def counts(self, place: Path, progress: Progress) -> Holdings:
         """See `Records`."""

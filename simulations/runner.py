@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
+from clients.desk.counts import SMALL, mechanism_of
 from dhgsil.intervals import ConformalIntervals
 from dhgsil.task import DHGSILTask, data_section
 from privacy.audits.check import CheckResult
@@ -46,7 +47,6 @@ from simulations.protection import (
     LEDGERS_FOLDER,
     Protection,
     check_protection,
-    mechanism_of,
     open_custodies,
     release_all,
 )
@@ -57,9 +57,6 @@ from simulations.run_tables import MODEL
 from simulations.scores import Score
 from simulations.stages import Engine, Training, train, trainings
 from simulations.tables import run_tables
-
-SMALL = 128
-"""Regions up to which one thread trains faster than several: the tensors are too small to share out."""
 
 
 @dataclass

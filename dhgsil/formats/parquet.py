@@ -74,7 +74,7 @@ def read_parquet(
     stated = _stated(table, path)
     known = regions or stated["regions"] or _beside(path, "regions.csv", read_regions_csv)
     if step is None or provenance is None:
-        told_step, told_provenance = stated["series"] or _beside(path, "series.toml", _read_series_toml)
+        told_step, told_provenance = stated["series"] or _beside(path, "series.toml", read_series_toml)
         step = told_step if step is None else step
         provenance = told_provenance if provenance is None else provenance
     observed = stated["observed"] if regions is None else None
@@ -171,7 +171,12 @@ def _beside(path: Path, name: str, read: Callable[[Path], T]) -> T:
     return read(sidecar)
 
 
-def _read_series_toml(path: Path) -> tuple[Step, Provenance]:
+def read_series_toml(path: Path) -> tuple[Step, Provenance]:
+    """Step and provenance of a series, from the file beside it.
+
+    Raises:
+        DataError: no such file, not TOML, a missing or unknown key, or a value that breaks a rule.
+    """
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

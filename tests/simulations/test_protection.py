@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from clients.agent import HolderAgent
+from clients.desk.counts import mechanism_of
 from clients.masking import Masking
 from dhgsil.series import ODSeries
 from dhgsil.task import TASK, DHGSILTask
@@ -36,7 +37,6 @@ from protocol.records import Header
 from simulations import protection
 from simulations.evaluation import Evaluation
 from simulations.progress import Progress
-from simulations.protection import mechanism_of
 from simulations.records import CountedRecords, blank
 from simulations.runner import simulate
 from tests.plans import FILES, PLAIN, PLAIN_POLICY, RecordingProgress, digests, series_of, tiny_plan
@@ -121,9 +121,9 @@ def test_another_grid_is_another_release(tmp_path: Path) -> None:
     assert isinstance(mechanism, CountReleasePlan)
     shorter = series.between(None, str(series.times[-2]))
     longer, short, empty = (CountedRecords(plan, TASK, each) for each in (series, shorter, blank(series)))
-    names = {protection.count_campaign(plan, each, "north", mechanism) for each in (longer, short)}
+    names = {protection.campaign_of_counts(plan, each, "north", mechanism) for each in (longer, short)}
     assert len(names) == 2
-    assert protection.count_campaign(plan, empty, "north", mechanism) in names  # counts have no part
+    assert protection.campaign_of_counts(plan, empty, "north", mechanism) in names  # counts have no part
 
 
 def test_real_records_need_ledgers_that_outlive_the_run_and_a_public_calendar(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
+from clients.desk.counts import mechanism_of
 from dhgsil.task import TASK
 from privacy.card import PrivacyCard
 from privacy.ledger_check import verify_ledger
@@ -20,7 +21,7 @@ from simulations.call_results import IntegrationResult
 from simulations.call_run import simulate_calls
 from simulations.holders import SimulatedHolders
 from simulations.holdings import Holdings
-from simulations.protection import mechanism_of, open_custodies
+from simulations.protection import open_custodies
 from simulations.runner import simulate
 from simulations.verification import verify_run
 from tests.dropping import DroppingGrid
