@@ -40,9 +40,10 @@ from protocol.errors import PlanError
 from protocol.membership import Invitation
 
 SETTINGS_FILE = "holder.toml"
-NODE_FOLDER = "node"
-"""Where the node keeps what it needs while it runs; the one folder that it may write to."""
-_FOLDERS = ("keys", COORDINATOR, LEDGERS, APPROVALS, RUNS, NODE_FOLDER)
+NODE_FOLDER, SOCKET = "node", "run/agent.sock"
+"""Where the node keeps what it needs while it runs, the one folder that it may write to; where the agent listens, in a
+folder of its own, which can be given to the node's container without anything else."""
+_FOLDERS = ("keys", COORDINATOR, LEDGERS, APPROVALS, RUNS, NODE_FOLDER, "run")
 _ABOUT = {
     "holder": "who this is; paths are relative to this file",
     "coordinator": "whom this holder connects to; written by 'migrafed holder join'",
@@ -168,7 +169,7 @@ def share_with_node(place: HolderPlace) -> None:
     if group is None:
         return
     modes = {place.file.parent: 0o710, place.folder: 0o710, place.own(NODE_FOLDER): 0o770, place.file: 0o640}
-    modes |= {place.own(name): 0o710 for name in ("keys", COORDINATOR)}
+    modes |= {place.own(name): 0o710 for name in ("keys", COORDINATOR, "run")}
     modes |= {place.own(name): 0o640 for name in (NODE_KEY, CA_FILE)}
     try:
         for path, mode in modes.items():

@@ -51,6 +51,7 @@ exit codes:
   1  failed: another one runs already, the disk is full, or an unexpected error
   2  bad input: settings, keys or file modes; nothing was started
   3  refused: a ledger cannot be trusted
+  4  stopped on request before it was ready
 """
 _AGENT = f"""\
 examples:

@@ -39,6 +39,8 @@ examples:
   migrafed holder check holder.toml
   migrafed holder check holder.toml --rows 1000000
   migrafed holder check holder.toml --backend pyspark://  with queries = "table:job_queries"
+  migrafed holder check north                       a holder that takes part in runs: modes, keys, policy, ledgers,
+                                                    approved plans and their data, disk, connection, clock
 
 Prints shares and counts of a sample, never a user key, a text or an address. They are made of raw rows: the output
 stays with the holder. Exit code 2 if a check failed, after the table.

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clients.holder_folder import make_holder, node_fingerprint
+from clients.holder_folder import SOCKET, make_holder, node_fingerprint
 from clients.joining import identity_of
 from clients.settings import HolderFile
 from migrafed.questions import Questions
@@ -61,7 +61,7 @@ def _values(options: argparse.Namespace, questions: Questions) -> dict[str, Any]
     if options.population_size is not None:
         privacy["population_size"] = options.population_size
     values: dict[str, Any] = {
-        "holder": {"name": name},
+        "holder": {"name": name, "socket": SOCKET},
         "data": {"folder": str(_seen_from(options.folder, data))},
         "privacy": privacy,
     }

@@ -120,7 +120,7 @@ def test_the_node_of_another_user_reads_its_key_and_nothing_else(tmp_path: Path,
         path.relative_to(folder).as_posix(): mode(path) for path in folder.rglob("*") if path.stat().st_gid == group
     }
     assert shown == {
-        "holder.toml": 0o640, "keys": 0o710, "keys/node.key": 0o640, "coordinator": 0o710, "node": 0o770,
+        "holder.toml": 0o640, "keys": 0o710, "keys/node.key": 0o640, "coordinator": 0o710, "node": 0o770, "run": 0o710,
     }  # fmt: skip
     assert mode(folder) == 0o710
     assert mode(folder / "keys" / "identity.key.pem") == 0o600
