@@ -91,7 +91,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path, *, now: Callable[[], dt.datetime] | None = None) -> None:
-        self.path, self._now = path, now or _utc_now
+        self.path, self._now, self._torn = path, now or _utc_now, False
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -121,14 +121,18 @@ class Outbox:
         values |= {"number": number, "time": self._now().isoformat(timespec="milliseconds")}
         line, chain = _line_of(values, self._chain)
         try:
+            self._cut()
             self._check_unchanged()
+            self._torn = True
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
         except OSError as error:
-            self._take_back()
+            with suppress(OSError):  # if not now, before the next line
+                self._cut()
             raise _failed(self.path, error) from None
+        self._torn = False
         self._size, self._chain, self.length = self._size + len(line), chain, number
         return number
 
@@ -139,10 +143,11 @@ class Outbox:
             raise PlanError(
                 f"another agent writes to {self.path}; one holder has one agent, so end that first"
             ) from None
-        content = self.path.read_bytes()
-        lines, self._chain, self._size = _verified(content, self.path)
-        self.length = len(lines)
         try:
+            with open(self._file, "rb", closefd=False) as file:
+                content = file.read()
+            lines, self._chain, self._size = _verified(content, self.path)
+            self.length = len(lines)
             os.ftruncate(self._file, self._size)
             os.fsync(self._file)
             _sync_folder(self.path.parent)
@@ -155,10 +160,11 @@ class Outbox:
         if (own.st_dev, own.st_ino, own.st_size) != (there.st_dev, there.st_ino, self._size):
             raise OSError(0, "it was replaced or changed while the agent was running; restart the agent")
 
-    def _take_back(self) -> None:
-        with suppress(OSError):
-            if os.fstat(self._file).st_size > self._size:
-                os.ftruncate(self._file, self._size)
+    def _cut(self) -> None:
+        """Take back what was written of a line that could not be finished."""
+        if self._torn:
+            os.ftruncate(self._file, self._size)
+            self._torn = False
 
 
 def read_outbox(path: Path) -> tuple[OutboxLine, ...]:
