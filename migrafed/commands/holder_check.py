@@ -1,8 +1,13 @@
-"""`migrafed holder check FILE`: look at a sample of the holder's rows and at its settings. Changes nothing."""
+"""`migrafed holder check FILE`: look at a holder's settings, keys, rows and connection. Changes nothing.
+
+Which checks are made depends on the file: ``[holder]`` is one that takes part in runs, ``[job_queries]`` or ``[calls]``
+describe rows alone.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -15,8 +20,11 @@ from clients.call_config import has_calls, load_call_holder
 from clients.check_report import CheckedHolder
 from clients.holder_check import check_holder
 from clients.holder_config import load_holder
+from clients.holder_folder import SETTINGS_FILE
 from clients.holder_rows import open_rows, opened_engine
+from clients.settings import load_place
 from migrafed.terminal import Outcome, Terminal
+from protocol.plan import read_toml
 from tables.checks import Finding
 from tables.engine import Engine
 
@@ -26,6 +34,10 @@ _MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
 
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Check the file and a sample of what it names; print what every check found."""
+    if options.file.is_dir():
+        options.file /= SETTINGS_FILE
+    if "holder" in read_toml(options.file, what="holder's settings"):
+        return _deployed(options)
     check = _check_of(options, terminal)
     with (
         tempfile.TemporaryDirectory(prefix="migrafed-check-") as folder,
@@ -37,6 +49,20 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     facts = [("sample", f"{checked.rows:,} rows"), ("changed", "nothing"), ("keep", STAYS)]
     above = [*_table(checked.findings), *_balance(checked)]
     return Outcome(_payload(checked), title, facts, above=above, exit_code=2 if checked.failed else 0)
+
+
+def _deployed(options: argparse.Namespace) -> Outcome:
+    """A holder that takes part in runs."""
+    place = load_place(options.file)
+    # Loaded now: agent and node bring torch and Flower along, which rows alone do not need.
+    checked = importlib.import_module("clients.deployed_check").check_deployed(place, rows=min(options.rows, 1000))
+    checks = len(checked.findings)
+    title = f"FAILED {checked.failed} of {checks} checks" if checked.failed else f"SUCCESS {checks} checks"
+    facts = [("holder", f"{place.name}, {place.file}"), ("changed", "nothing")]
+    return Outcome(
+        {"ok": not checked.failed, "holder": place.name, "checks": [asdict(one) for one in checked.findings]},
+        title, facts, above=list(_table(checked.findings)), exit_code=2 if checked.failed else 0,
+    )  # fmt: skip
 
 
 def _check_of(options: argparse.Namespace, terminal: Terminal) -> Callable[[Engine], CheckedHolder]:
