@@ -6,7 +6,20 @@ from pathlib import Path
 
 from migrafed.command_words import EXIT_CODES, FORMAT, Nouns, outputs
 from migrafed.run_words import add_runs
+from migrafed.server_deployment_words import add_deployment
 
+_SERVER = f"""\
+examples:
+  migrafed server init coordinator --name study --host coordinator.example.org --listen 0.0.0.0
+  migrafed server up --server coordinator --detach
+  migrafed server invite north --server coordinator
+  migrafed server admit joining-north.json --server coordinator
+  migrafed server roster plan.toml --server coordinator
+  migrafed server run plan.toml --server coordinator
+  migrafed server status --server coordinator
+  migrafed server verify coordinator/runs/study-s0-1a2b3c4d
+
+{EXIT_CODES}"""
 _VERIFY = f"""\
 examples:
   migrafed server verify runs/first
@@ -23,12 +36,13 @@ such stage, session and sum is named. Exit code 2 for a run that is not finished
 def add_server(nouns: Nouns) -> None:
     server = nouns.add_parser(
         "server",
-        help="the coordinator's side: recheck what a finished run recorded",
-        description="The coordinator's side of a run, for whoever coordinates it or doubts the coordinator.",
-        epilog=f"examples:\n  migrafed server verify runs/first\n\n{EXIT_CODES}",
+        help="the coordinator's side: invite holders, carry out a plan over them, recheck a finished run",
+        description="The coordinator's side, for whoever coordinates a run or doubts the coordinator.",
+        epilog=_SERVER,
         formatter_class=FORMAT,
     )
     subjects = server.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    add_deployment(subjects)
     add_runs(subjects)
     verify = subjects.add_parser(
         "verify",

@@ -1,0 +1,37 @@
+"""`migrafed server admit JOINING`: take in the keys of a holder, after its operator has read out their fingerprint."""
+
+from __future__ import annotations
+
+import argparse
+
+from migrafed.coordinating import compare, registration_facts
+from migrafed.terminal import Outcome, Terminal
+from protocol.membership import Joining, key_fingerprint, read_file
+from server.members import Members
+from server.settings import load_server
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
+    """Check the answer, have its fingerprint compared, and register its node if the SuperLink runs."""
+    place = load_server(options.server)
+    members, joining = Members(place), read_file(Joining, options.file)
+    members.check(joining)
+    terminal.say(f"  {'holder':<10} {joining.holder}")
+    terminal.say(f"  {'fingerprint':<10} {joining.fingerprint}   compare this with what its operator says")
+    compare(options, joining.fingerprint, whose=f"'{joining.holder}'")
+    members.admit(joining)
+    told = registration_facts(place)
+    member = members.book.members[joining.holder]
+    payload = {
+        "holder": joining.holder,
+        "identity": joining.identity,
+        "fingerprint": joining.fingerprint,
+        "node_id": member.node_id,
+        "node_problems": [text for _, text in told if member.node_id is None],
+    }
+    facts = [
+        ("its key", f"{key_fingerprint(joining.identity)} (stands in rosters)"),
+        *told,
+        ("next", "when all holders of a plan are in: migrafed server roster PLAN"),
+    ]
+    return Outcome(payload, f"SUCCESS '{joining.holder}' is a member", facts)
