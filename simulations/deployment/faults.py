@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import shutil
 import struct
 import subprocess
@@ -140,7 +141,7 @@ def full(folder: Path) -> Iterator[None]:
     """
     if (free := shutil.disk_usage(folder).free) > 1 << 30:
         raise StorageError(f"{folder} has {free >> 20} MiB free; only a small disk of its own is filled")
-    ballast = folder / ".ballast"
+    ballast = folder / f".ballast-{secrets.token_hex(8)}"
     file = os.open(ballast, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         _fill(file)

@@ -65,7 +65,7 @@ class Options:
         clocks: Whether the coordinator and each holder have clocks that can be moved.
         disk_megabytes: Size of a file system of its own for the coordinator and each holder; 0 for none.
         patience: Changes to ``[patience]`` of server.toml.
-        back_off_seconds: ``[node] back_off_seconds`` of each holder; None leaves the default.
+        node: Changes to ``[node]`` of every holder.toml.
         policy: Flags of `migrafed holder init`.
         restart_seconds: Rest before a service that ended is started again; None: it stays ended.
     """
@@ -74,7 +74,7 @@ class Options:
     clocks: bool = False
     disk_megabytes: int = 0
     patience: Mapping[str, Any] = field(default_factory=dict)
-    back_off_seconds: float | None = None
+    node: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, str] = field(default_factory=lambda: POLICY)
     restart_seconds: float | None = RESTART_SECONDS
 
@@ -149,7 +149,9 @@ class Federation:
         self.until(lambda: port_open(self.port), seconds=90, what="the SuperLink to listen")
         for name, port in zip(self.holders, self._node_ports, strict=True):
             self.join(name, port)
-        self.command("server", "roster", "--server", str(self.server), "--out", str(self.roster), at=COORDINATOR)
+        self.command(
+            "server", "roster", str(self.plan_file), "--server", str(self.server), "--out", str(self.roster)
+        )  # fmt: skip
 
     @property
     def roster(self) -> Path:
@@ -165,19 +167,15 @@ class Federation:
             "holder", "init", str(folder), "--name", name, "--data", str(self.folder / "data" / name),
             "--node-port", str(port), *flags, at=name,
         )  # fmt: skip
+        address = f"localhost:{self.proxies[name].port if name in self.proxies else self.port}"
         self.command(
-            "server", "invite", name, "--server", str(self.server), "--out", str(invitation), at=COORDINATOR
+            "server", "invite", name, "--server", str(self.server), "--out", str(invitation), "--address", address
         )  # fmt: skip
         self.command(
             "holder", "join", str(invitation), "--holder", str(folder), "--out", str(joining), "--yes", at=name
         )
         self.command("server", "admit", str(joining), "--server", str(self.server), "--yes", at=COORDINATOR)
-        changes: dict[str, dict[str, Any]] = {}
-        if name in self.proxies:
-            changes["coordinator"] = {"address": f"localhost:{self.proxies[name].port}"}
-        if self.options.back_off_seconds is not None:
-            changes["node"] = {"back_off_seconds": self.options.back_off_seconds}
-        changed_toml(folder / "holder.toml", changes)
+        changed_toml(folder / "holder.toml", {"node": dict(self.options.node)})
 
     def start_holders(self) -> None:
         """Agents and nodes of all holders, until the coordinator sees every node."""
