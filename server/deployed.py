@@ -176,13 +176,13 @@ class _Work:
         return attempts
 
     def _done(self) -> bool:
-        return all(self._journal.result(_key(spec)) is not None for spec in stages_of(self._plan))
+        return all(self._journal.result(done_key(spec)) is not None for spec in stages_of(self._plan))
 
     def _attempt(self, grid: Grid) -> None:
         """One Flower run: every stage that is not done, each from its last committed round."""
         patient = PatientGrid(grid, self._federation.nodes, self._federation.patience, on_wait=self._waiting)
         for spec in stages_of(self._plan):
-            if self._journal.result(_key(spec)) is not None:
+            if self._journal.result(done_key(spec)) is not None:
                 continue
             total = spec.plan.training.rounds if spec.kind == "rounds" else 1
             self._progress.stage_started(spec.name, total)
@@ -191,7 +191,7 @@ class _Work:
             finally:
                 self._progress.stage_ended(spec.name)
             self._journal.save_result(
-                _key(spec), save({name: np.ascontiguousarray(v) for name, v in end.weights.items()})
+                done_key(spec), save({name: np.ascontiguousarray(v) for name, v in end.weights.items()})
             )
             self._moved = True
 
@@ -219,14 +219,15 @@ class _Work:
 def _write_model(folder: Path, journal: Journal, stages: Sequence[StageSpec]) -> None:
     """The weights of the stage that gives the model, in the bytes that a simulation writes."""
     spec = next(spec for spec in stages if spec.gives_model)
-    stored = journal.result(_key(spec))
+    stored = journal.result(done_key(spec))
     if stored is None:
         raise RunFolderError(f"the journal in {folder} lacks the weights of '{spec.name}'; resume the run")
     blob = save({name: np.asarray(value, order="C") for name, value in load(stored).items()})
     write_whole(folder / MODEL_FILE, lambda path: path.write_bytes(blob))
 
 
-def _key(spec: StageSpec) -> str:
+def done_key(spec: StageSpec) -> str:
+    """Under which name the journal has what a stage came to, once it is done."""
     return f"done, {spec.name}"
 
 
