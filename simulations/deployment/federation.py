@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -132,9 +133,18 @@ class Federation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in reversed(list(self.services)):  # runs and holders before the link
-            self.services[name].end()
+        self.end_services()
         self._stack.close()
+
+    def end_services(self) -> None:
+        """End the run, then nodes, then agents, then the link: each kind at once."""
+        for kind in (RUN, "node", "agent", LINK):
+            ending = [service for name, service in self.services.items() if name.split()[0] == kind]
+            for service in ending:
+                service.send(signal.SIGCONT)
+                service.send(signal.SIGTERM)
+            for service in ending:
+                service.end()
 
     def make(self) -> None:
         """Everything up to the roster, with the coordinator up and nothing approved."""

@@ -310,8 +310,7 @@ def carry_out(
         drawn = deck(faults, federation.holders, choose, allowed)
         chaos = Chaos(federation, drawn, per_run=per_run, gap=gap, choose=choose, say=say)
         chaos.run_all()
-        for service in reversed(list(federation.services.values())):
-            service.end()
+        federation.end_services()
         check(chaos, verify=verify)
         return report(chaos, seed=seed, seconds=time.monotonic() - started)
 
