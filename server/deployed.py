@@ -36,7 +36,7 @@ from protocol.plan import Plan
 from protocol.stages import StageSpec, stages_of
 from protocol.tasks import task_named
 from server.deployed_facts import write_facts
-from server.journal import Journal, RoundRecord
+from server.journal import Journal, RoundRecord, done_key
 from server.patience import PatientGrid
 from server.rounds import Coordinator, Stage
 from server.run_folder import JOURNAL_FILE, MODEL_FILE, flower_log, locked, new_folder, resumed_folder, run_name
@@ -176,13 +176,13 @@ class _Work:
         return attempts
 
     def _done(self) -> bool:
-        return all(self._journal.result(done_key(spec)) is not None for spec in stages_of(self._plan))
+        return all(self._journal.result(done_key(spec.name)) is not None for spec in stages_of(self._plan))
 
     def _attempt(self, grid: Grid) -> None:
         """One Flower run: every stage that is not done, each from its last committed round."""
         patient = PatientGrid(grid, self._federation.nodes, self._federation.patience, on_wait=self._waiting)
         for spec in stages_of(self._plan):
-            if self._journal.result(done_key(spec)) is not None:
+            if self._journal.result(done_key(spec.name)) is not None:
                 continue
             total = spec.plan.training.rounds if spec.kind == "rounds" else 1
             self._progress.stage_started(spec.name, total)
@@ -191,7 +191,7 @@ class _Work:
             finally:
                 self._progress.stage_ended(spec.name)
             self._journal.save_result(
-                done_key(spec), save({name: np.ascontiguousarray(v) for name, v in end.weights.items()})
+                done_key(spec.name), save({name: np.ascontiguousarray(v) for name, v in end.weights.items()})
             )
             self._moved = True
 
@@ -219,16 +219,11 @@ class _Work:
 def _write_model(folder: Path, journal: Journal, stages: Sequence[StageSpec]) -> None:
     """The weights of the stage that gives the model, in the bytes that a simulation writes."""
     spec = next(spec for spec in stages if spec.gives_model)
-    stored = journal.result(done_key(spec))
+    stored = journal.result(done_key(spec.name))
     if stored is None:
         raise RunFolderError(f"the journal in {folder} lacks the weights of '{spec.name}'; resume the run")
     blob = save({name: np.asarray(value, order="C") for name, value in load(stored).items()})
     write_whole(folder / MODEL_FILE, lambda path: path.write_bytes(blob))
-
-
-def done_key(spec: StageSpec) -> str:
-    """Under which name the journal has what a stage came to, once it is done."""
-    return f"done, {spec.name}"
 
 
 @contextmanager

@@ -358,6 +358,11 @@ def _mode(path: Path, *, read_only: bool) -> str:
     return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
 
 
+def done_key(stage: str) -> str:
+    """Under which name a deployed run stores what a stage came to, once it is done."""
+    return f"done, {stage}"
+
+
 def best_of(records: tuple[RoundRecord, ...]) -> int:
     """Number of the round with the lowest validation error, the first one on a tie; 0 where none was measured."""
     measured = [(record.error, record.round) for record in records if record.error is not None]
