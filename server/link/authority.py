@@ -136,11 +136,13 @@ def check(place: ServerPlace, now: dt.datetime) -> list[Finding]:
 
 def _file_problems(path: Path) -> Iterator[str]:
     try:
-        mode = path.stat().st_mode
+        mode, size = path.stat().st_mode, path.stat().st_size
         around = path.parent.stat().st_mode
     except OSError as error:
         yield f"{path}: {error.strerror}; 'migrafed server init' makes it, or restore it from the backup"
         return
+    if not size:
+        yield f"{path} is empty; restore it from the backup of this folder"
     if around & 0o077:
         yield f"{path.parent} has mode {around & 0o777:04o}, others may open it; chmod 700 {path.parent}"
     if mode & 0o077:

@@ -99,6 +99,14 @@ class TokenInterceptor:
         return call_next(context)
 
 
+class _OneRequestEach:
+    """Has a connection closed after its answer: one that a SuperLink left behind when it was killed is never used."""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers["connection"] = "close"
+        return call_next(context)
+
+
 def control_address(place: ServerPlace) -> str:
     """Where the control port is."""
     return f"127.0.0.1:{place.config.server.control_port}"
@@ -119,7 +127,7 @@ class Control:
         keys = own_keys(place)
         self._place = place
         self._client = ControlHttpClient.from_server_address(
-            control_address(place), False, keys.authority, [TokenInterceptor(keys.secret)]
+            control_address(place), False, keys.authority, [TokenInterceptor(keys.secret), _OneRequestEach()]
         )
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import signal
+import sqlite3
 import ssl
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from starlette.types import ASGIApp
 
-from protocol.errors import LinkError, MigrafedError
+from protocol.errors import LinkError, MigrafedError, StorageError
 from server.link.authority import own_keys, read_own
 from server.link.environment import flower_environment
 from server.link.gates import ControlGate, PublicGate
@@ -109,7 +110,9 @@ async def serve(place: ServerPlace, *, parent: int | None = None) -> None:
     Raises:
         LinkError: a port is in use.
         PlanError: a key or certificate is missing, or cannot be used.
+        StorageError: the database is damaged.
     """
+    _check_database(place.own(LINK_DATABASE))
     public_socket, control_socket = listeners(place)
     with public_socket, control_socket:
         public_app, control_app = flower_app(place)
@@ -125,6 +128,22 @@ async def serve(place: ServerPlace, *, parent: int | None = None) -> None:
         if parent is not None:
             loop.add_reader(parent, lambda: os.read(parent, 1) or (loop.remove_reader(parent), stop()))
         await asyncio.gather(control.serve([control_socket]), public.serve([public_socket]))
+
+
+def _check_database(path: Path) -> None:
+    """Flower would say it in a hundred lines."""
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        problem = str(error)
+    if problem != "ok":
+        raise StorageError(
+            f"{path} cannot be used ({problem}); restore it from the backup, or put it aside: members are registered "
+            "again at the next 'migrafed server up', but their nodes get other numbers"
+        )
 
 
 def _configured(place: ServerPlace, app: ASGIApp, *, lifespan: str) -> uvicorn.Config:

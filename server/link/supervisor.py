@@ -234,19 +234,20 @@ def _look_over(place: ServerPlace, say: Say) -> None:
 def _leave_behind(place: ServerPlace) -> None:
     """Start a process that watches, and wait until the SuperLink answers."""
     path = place.own(LOGS) / WATCH_FILE
-    with path.open("wb") as log:
-        watching = subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-P", "-m", "server.link.supervisor", str(place.folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    with path.open("wb") as log, Path(os.devnull).open("rb") as nothing:
+        streams = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), 0)]
+        streams += [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
+        command = [sys.executable, "-P", "-m", "server.link.supervisor", str(place.folder)]
+        # Not a Popen: this process does not wait for it, and may be gone long before it.
+        process = os.posix_spawn(sys.executable, command, os.environ, file_actions=streams, setsid=True)
     ends = time.monotonic() + START_SECONDS
-    while watching.poll() is None and time.monotonic() < ends:
-        if _noted(place).process == watching.pid and _noted(place).healthy:
+    while not (gone := os.waitpid(process, os.WNOHANG)[0]) and time.monotonic() < ends:
+        if _noted(place).process == process and _noted(place).healthy:
             return
         time.sleep(_TICK)
-    if watching.poll() is None:
-        watching.terminate()
-        watching.wait()
+    if not gone:
+        os.kill(process, signal.SIGTERM)  # our own child, not waited for yet: the number is still its own
+        os.waitpid(process, 0)
     said = path.read_text("utf-8", "replace").strip().splitlines()
     raise LinkError(said[-1] if said else f"the SuperLink did not answer within {START_SECONDS:.0f} s; see logs/")
 
