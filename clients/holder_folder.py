@@ -31,6 +31,7 @@ from clients.settings import (
     IDENTITY_KEY,
     LEDGERS,
     NODE_KEY,
+    ROSTER,
     RUNS,
     HolderFile,
     HolderPlace,
@@ -144,6 +145,18 @@ def join_coordinator(place: HolderPlace, invitation: Invitation) -> None:
         )
     _replace(place.file, after)
     share_with_node(place)
+
+
+def keep_roster(place: HolderPlace, path: Path) -> None:
+    """Keep a signed roster as it was received.
+
+    Raises:
+        PlanError: it cannot be kept.
+    """
+    try:
+        write_private(place.own(ROSTER), path.read_bytes())
+    except OSError as error:
+        raise PlanError(f"cannot write {place.own(ROSTER)} ({error.strerror}); see to the holder's folder") from None
 
 
 def write_new(path: Path, content: bytes) -> None:
