@@ -25,11 +25,11 @@ import numpy as np
 from torch import nn
 
 from clients.agent import HolderAgent, Session
-from clients.call_holding import HUBS, KEYS, PUSHES, exchange_phases
-from clients.call_matching import ABOUT, ANSWERS, QUESTIONS, SIZES
+from clients.call_matching import ABOUT, SIZES
 from clients.masking import Masking
 from clients.service.asked import Asked, Reply
 from clients.shared_noise import shares_for
+from integration.exchange import ANSWERS, HUBS, KEYS, PUSHES, QUESTIONS, exchange_phases
 from integration.task import study_section
 from privacy.matching import ELEMENT_BYTES
 from privacy.per_example import trainable
@@ -149,8 +149,9 @@ class Allowed:
         if agent.masking is not None:
             layout = Layout.for_statistics({ERROR: np.zeros(())}, holders=agent.masking.num_holders)
             return self._of_contribution(reply, agent.masking, layout, request.order, examples=examples)
-        if type(reply) is not EvaluateReply or not _is_finite(reply.error) or reply.num_examples != examples:
-            self._hold("it is not one finite error with this holder's weight")
+        if type(reply) is not EvaluateReply or not _is_finite(reply.error):
+            self._hold("it is not one finite error")
+        self._check_weight(reply.num_examples, examples)
         return FORM
 
     def _train_layout(self, session: Session, masking: Masking) -> Layout:
@@ -246,9 +247,12 @@ class Allowed:
         return sum(value.nbytes + FORM_OF_ARRAY for value in like.values()) + FORM
 
     def _check_numbers(self, reply: StatisticsReply | TrainReply | MaskedReply, *, examples: int) -> None:
-        if type(reply.num_examples) is not int or reply.num_examples != examples:
-            self._hold("its weight is not this holder's public one")
+        self._check_weight(reply.num_examples, examples)
         self._check_ledger(reply.ledger)
+
+    def _check_weight(self, given: object, examples: int) -> None:
+        if type(given) is not int or given != examples:
+            self._hold("its weight is not this holder's public one")
 
     def _check_ledger(self, ledger: LedgerHead | None) -> None:
         if ledger is None:
