@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from protocol.errors import LinkError, TrainingError
+from protocol.record_bytes import packed, records_from_bytes, records_to_bytes, unpacked
 from server.settings import PatienceSection
 
 _POLL = 0.25
@@ -141,7 +142,7 @@ class PatientGrid(Grid):
         Raises:
             LinkError: it is not there, hung up, or took only some.
         """
-        given = list(messages)
+        given = [_packed(message) for message in messages]
         try:
             numbers = list(self._grid.push_messages(given))
         except (httpx.HTTPError, OSError) as error:
@@ -155,11 +156,16 @@ class PatientGrid(Grid):
 
         Raises:
             LinkError: the SuperLink is not there or hung up.
+            ProtocolError: an answer cannot be read.
         """
         try:
-            return list(self._grid.pull_messages(message_ids))
+            answers = list(self._grid.pull_messages(message_ids))
         except (httpx.HTTPError, OSError) as error:
             raise _hung_up(error) from None
+        for answer in answers:
+            if answer.has_content():
+                answer.content = records_from_bytes(unpacked(answer.content))
+        return answers
 
     def _there(self) -> set[str]:
         try:
@@ -171,6 +177,15 @@ class PatientGrid(Grid):
     def _deadline(self, message: Message) -> float:
         kind, _, action = message.metadata.message_type.partition(".")
         return float(getattr(self._patience, {"query": action or "statistics"}.get(kind, kind)))
+
+
+def _packed(message: Message) -> Message:
+    """The same message with its content as one array."""
+    content = packed(records_to_bytes(message.content))
+    metadata = message.metadata
+    return Message(
+        content, metadata.dst_node_id, metadata.message_type, ttl=metadata.ttl, group_id=metadata.group_id
+    )  # fmt: skip
 
 
 def _hung_up(error: Exception) -> LinkError:

@@ -23,6 +23,7 @@ from protocol.errors import (
     TrainingError,
 )
 from protocol.plan import Plan
+from protocol.record_bytes import packed, records_from_bytes, records_to_bytes, unpacked
 from server.deployed import DeployedRun, Federation, run_deployed
 from server.rounds import Stage
 from server.run_folder import FACTS_FILE, MODEL_FILE, run_name
@@ -82,8 +83,16 @@ class FaultyGrid(InProcessGrid):
                 instead.metadata.__dict__["_reply_to_message_id"] = key
                 numbers.append(key)
             else:
+                message.content = records_from_bytes(unpacked(message.content))
                 numbers += super().push_messages([message])
         return numbers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        answers = super().pull_messages(message_ids)
+        for answer in answers:
+            if answer.has_content():
+                answer.content = packed(records_to_bytes(answer.content))
+        return answers
 
 
 class Notes(SilentProgress):

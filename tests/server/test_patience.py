@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
-from protocol.errors import LinkError, TrainingError
+from protocol.errors import LinkError, ProtocolError, TrainingError
+from protocol.record_bytes import packed, records_from_bytes, records_to_bytes, unpacked
 from server.patience import PatientGrid
 from server.settings import PatienceSection
 from simulations.grid import InProcessGrid
@@ -43,6 +44,7 @@ class FakeGrid(InProcessGrid):
         self.sent: dict[str, tuple[float, Message]] = {}
         self.broken: Exception | None = None
         self.takes = True
+        self.content = packed(records_to_bytes(RecordDict({"metrics": MetricRecord({"a": 1})})))
         self.leaves: dict[int, tuple[float, float]] = {}
 
     def get_node_ids(self) -> list[int]:
@@ -66,7 +68,7 @@ class FakeGrid(InProcessGrid):
             since, message = self.sent[number]
             if self.clock.now - since >= self.answers.get(message.metadata.dst_node_id, 0.0):
                 message.metadata.__dict__["_message_id"] = number
-                answers.append(Message(content=RecordDict(), reply_to=message))
+                answers.append(Message(content=self.content, reply_to=message))
         return answers
 
 
@@ -77,9 +79,12 @@ def patient(clock: Clock, grid: FakeGrid, waits: list[tuple[str, ...]] | None = 
     )  # fmt: skip
 
 
+def asked_content() -> RecordDict:
+    return RecordDict({"config": ConfigRecord({"a": 1})})
+
+
 def asked(kind: str = "train", nodes: Iterable[int] = NODES.values()) -> list[Message]:
-    content = RecordDict({"config": ConfigRecord({"a": 1})})
-    return [Message(content=content, dst_node_id=node, message_type=kind) for node in nodes]
+    return [Message(content=asked_content(), dst_node_id=node, message_type=kind) for node in nodes]
 
 
 def test_nodes_of_other_holders_are_not_asked() -> None:
@@ -172,6 +177,24 @@ def test_superlink_that_hangs_up_is_a_link_error(error: Exception) -> None:
         grid.get_node_ids()
     with pytest.raises(LinkError, match="not there or hung up"):
         grid.send_and_receive(asked())
+
+
+def test_contents_travel_as_one_array_and_come_out_as_they_were() -> None:
+    clock = Clock()
+    fake = FakeGrid(clock, there={}, answers={})
+    answers = patient(clock, fake).send_and_receive(asked())
+    assert [dict(answer.content["metrics"]) for answer in answers] == [{"a": 1}] * 3
+    for _, message in fake.sent.values():
+        assert records_from_bytes(unpacked(message.content)) == asked()[0].content
+
+
+@pytest.mark.parametrize("content", [RecordDict(), RecordDict({"packed": ConfigRecord()}), asked_content()])
+def test_answer_that_is_not_packed_is_refused(content: RecordDict) -> None:
+    clock = Clock()
+    fake = FakeGrid(clock, there={}, answers={})
+    fake.content = content
+    with pytest.raises(ProtocolError, match="not packed"):
+        patient(clock, fake).send_and_receive(asked())
 
 
 def test_messages_that_were_not_taken_are_not_waited_for() -> None:
