@@ -17,8 +17,10 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from clients.node.door import node_key
 from clients.node.folder import node_status
 from clients.settings import NODE_KEY, HolderPlace, load_place
+from protocol.errors import LinkError
 from protocol.frames import Frame, receive_frame, send_frame
 from server.link.control import Control
 from server.settings import CA, ServerPlace
@@ -52,8 +54,6 @@ def joined_place(folder: Path, server: ServerPlace, **node: object) -> HolderPla
 
 def public_key(place: HolderPlace) -> bytes:
     """The public key of a holder's node."""
-    from clients.node.door import node_key
-
     return node_key(place).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -98,7 +98,7 @@ def superlink(place: ServerPlace) -> Iterator[Control]:
                 try:
                     control.nodes()
                     break
-                except Exception:
+                except LinkError:
                     if time.monotonic() > ends:
                         raise
                     time.sleep(0.1)

@@ -25,12 +25,12 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from clients.node.client import AgentClient, Refusal
 from clients.node.runtime import Runtime, TaskLink
 from protocol.errors import LinkError, MigrafedError, NotApprovedError
-from protocol.record_bytes import records_from_bytes, records_to_bytes
+from protocol.record_bytes import packed, unpacked
 
 LOG = logging.getLogger("migrafed.node")
 _AWAY_SECONDS = 2.0
 """Between two tries to reach an agent that is away."""
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 """Seconds for the SuperNode to take an answer."""
 _FAILURES = (httpx.HTTPError, ObjectPushError, ValueError)
 
@@ -102,7 +102,7 @@ class Executor:
     ) -> Message | None:
         """The reply to a message; None if the node is told to stop before there is one."""
         try:
-            content = records_to_bytes(link.content())
+            content = unpacked(link.content())
             if bundle != self._pin:
                 raise NotApprovedError(
                     f"run {run} brings a bundle with hash {bundle[:16]}…, this installation makes {self._pin[:16]}…; "
@@ -113,7 +113,7 @@ class Executor:
                 return None
             if isinstance(answer, bytes):
                 self.answered += 1
-                return Message(records_from_bytes(answer), reply_to=head)
+                return Message(packed(answer), reply_to=head)
         except (MigrafedError, *_FAILURES) as error:
             LOG.warning("refused: %s", error if isinstance(error, MigrafedError) else type(error).__name__)
             answer = Refusal(type(error).__name__ if isinstance(error, MigrafedError) else "LinkError", 0)
@@ -156,8 +156,10 @@ class Executor:
                 link.push(reply)
                 link.finish(failed=None if reply.has_content() else "refused")
             except _FAILURES as error:
-                lost = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
-                if lost or time.monotonic() > ends or stop.wait(1):
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                    LOG.warning("the SuperNode has given a task up (%s); its answer is dropped", error)
+                    return
+                if time.monotonic() > ends or stop.wait(1):
                     LOG.warning("an answer was not taken by the SuperNode (%s); it is dropped", error)
                     self.stuck()
                     return

@@ -26,24 +26,36 @@ _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 def node_status(place: HolderPlace) -> dict[str, Any]:
     """What the node last told of itself, and whether it is ``running``."""
-    folder = place.own(NODE)
+    running = _is_locked(place.own(NODE) / LOCK_FILE)
+    told = _told(place)
+    return told | {"running": running, "connected": running and told.get("connected") is True}
+
+
+def login_left(place: HolderPlace) -> int | None:
+    """Number of the node whose last SuperNode here did not log out."""
+    left = _told(place).get("login")
+    return left if isinstance(left, int) else None
+
+
+def _told(place: HolderPlace) -> dict[str, Any]:
     try:
-        told = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
+        told = json.loads((place.own(NODE) / STATUS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        told = {}
-    return (told if isinstance(told, dict) else {}) | {"running": _is_locked(folder / LOCK_FILE)}
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 class Board:
     """What a node tells of itself, in a file that others read.
 
     Args:
-        path: The file.
+        folder: The node's.
         told: What to begin with.
     """
 
-    def __init__(self, path: Path, **told: object) -> None:
-        self._path, self._told, self._lock = path, dict(told), threading.Lock()
+    def __init__(self, folder: Path, **told: object) -> None:
+        self._path, self._told, self._lock = folder / STATUS_FILE, {}, threading.Lock()
+        self.tell(**told)
 
     def tell(self, **changes: object) -> None:
         """Put what changed into the file."""

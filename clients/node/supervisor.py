@@ -12,6 +12,7 @@ for so long; so its supervisor takes back its login first, also after a crash of
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import signal
@@ -28,7 +29,7 @@ from clients.node.client import AgentClient
 from clients.node.door import StillAliveError, knock, leave, node_key, trust
 from clients.node.environment import flower_environment, quieten
 from clients.node.executor import LOG, Executor
-from clients.node.folder import STATUS_FILE, Board, locked_folder, logging_to, node_status, write_secret
+from clients.node.folder import Board, locked_folder, logging_to, login_left, node_status, write_secret
 from clients.node.runtime import Runtime
 from clients.settings import NODE_KEY, HolderPlace
 from protocol.bundle import bundle
@@ -59,9 +60,11 @@ def run_node(place: HolderPlace, *, stop: threading.Event | None = None) -> None
     node_key(place)
     trust(place)
     quieten(place)
-    with locked_folder(place) as folder, logging_to(folder, LOG), _signals(over):
+    with locked_folder(place) as folder, _signals(over):
+        node = Node(place, folder, over)
         _check_port(place)
-        Node(place, folder, over).run()
+        with logging_to(folder, LOG):
+            node.run()
 
 
 class Node:
@@ -75,9 +78,10 @@ class Node:
 
     def __init__(self, place: HolderPlace, folder: Path, over: threading.Event) -> None:
         self._place, self._over = place, over
-        before = node_status(place).get("login")
-        self._login: int | None = before if isinstance(before, int) else None
-        self._board = Board(folder / STATUS_FILE)
+        self._login = login_left(place)
+        self._board = Board(
+            folder, pid=os.getpid(), since=time.time(), connected=False, problem=None, restarts=0, login=self._login
+        )  # fmt: skip
         self._failing = threading.Event()
         secret = secrets.token_bytes(32)
         self._secret = write_secret(folder, secret)
@@ -88,7 +92,6 @@ class Node:
 
     def run(self) -> None:
         """Keep a SuperNode running until told to stop."""
-        self._board.tell(since=time.time(), connected=False, problem=None, restarts=0, login=self._login)
         worker = threading.Thread(target=self.executor.serve, args=(self._over,), daemon=True)
         worker.start()
         address = self._place.coordinator.address
