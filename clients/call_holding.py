@@ -27,10 +27,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from clients.call_matching import ANSWERS, QUESTIONS, SIZES, PersonMatching, check_asked
+from clients.call_matching import SIZES, PersonMatching, check_asked
 from clients.custody import Custody
 from clients.policy import PushPolicy
 from clients.push_mail import Tokens, pack_hubs, pack_pushed, unpack_hubs, unpack_pushed
+from integration.exchange import ANSWERS, HUBS, KEYS, PUSHES, QUESTIONS, exchange_phases
 from integration.features.assembling import Pushed, assemble
 from integration.features.counts import WeekCounts, count_weeks
 from integration.push_histograms import bins_of_a_tie, histograms, pushed_from
@@ -46,15 +47,6 @@ from protocol.errors import PolicyRefusedError, ProtocolError
 from protocol.plan import digest_of
 from protocol.records import Header
 from tables.engine import Engine
-
-KEYS, HUBS, PUSHES = "keys", "hubs", "pushes"
-
-
-def exchange_phases(study: StudySection) -> tuple[str, ...]:
-    """The phases of the exchange that a plan asks for, in order; none where operators tell each other nothing."""
-    told = {"none": (), "L0": (HUBS, PUSHES), "L1": (HUBS, PUSHES), "L2": (PUSHES,)}[study.pushes]
-    matched = (QUESTIONS, ANSWERS) if study.matching else ()
-    return (KEYS, *told, *matched) if told or matched else ()
 
 
 class CallHolding:

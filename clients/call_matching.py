@@ -21,13 +21,13 @@ import pandas as pd
 
 from clients.policy import PushPolicy
 from clients.push_mail import pack_arrays, unpack_arrays
+from integration.exchange import QUESTIONS
 from integration.people import NEW, NONE
 from privacy.matching import Answer, Answerer, Asker, MatchRules, QuestionBook
 from privacy.sealed import SealingKey
 from protocol.errors import DataError, ProtocolError
 from protocol.records import Header
 
-QUESTIONS, ANSWERS = "questions", "answers"
 ABOUT = ("new", "left")
 SIZES = MatchRules(question_size=512, answer_size=8192, questions=len(ABOUT))
 """Sizes for a small study; a larger one must agree on larger ones."""

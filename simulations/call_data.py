@@ -20,64 +20,19 @@ from types import TracebackType
 
 import pandas as pd
 
-from integration.features.assembling import Pushed, assemble
-from integration.features.counts import WeekCounts, count_weeks, count_windows
-from integration.people import NEW
-from integration.records.records import CallRecords, read_records
-from integration.records.source import HolderTables
+from clients.desk.calls import Operator, call_engine, check_own_operator, read_operator, tables_of
+from integration.features.assembling import Pushed
+from integration.records.records import CallRecords
 from integration.staged import StagedCalls
 from integration.study import StudySection
-from protocol.errors import DataError, PlanError
-from protocol.plan import Plan, parse_config, read_toml
+from protocol.errors import PlanError
+from protocol.plan import Plan, parse_config
 from simulations.progress import Progress
 from simulations.worlds.calls import CallWorldConfig, make_call_world, write_calls
 from tables.balance import Balance
-from tables.engine import Engine, Limits
+from tables.engine import Engine
 
-HOLDER_FILE = "holder.toml"
-TABLES = ("calls", "cells", "subscribers", "estates", "routing")
 EVERYBODY = "all operators"
-BUCKETS = 16
-"""Of each week and operator: the same for all, so that their buckets can be put together."""
-MEMORY_GB = 2.0
-
-
-class Operator:
-    """One operator's records, and what it counts from them on first use.
-
-    Args:
-        name: Its name in the plan.
-        records: What it read.
-        engine: Counts them.
-        progress: Told how far that is.
-    """
-
-    def __init__(self, name: str, records: CallRecords, engine: Engine, progress: Progress) -> None:
-        self.name, self.records, self._engine, self._progress = name, records, engine, progress
-
-    @cached_property
-    def counts(self) -> WeekCounts:
-        """What it counts from its own calls."""
-        with _Stage(self._progress, f"features, {self.name}") as told:
-            return count_weeks(self.records, self._engine, progress=told)
-
-    def rows(self, pushed: Pushed | None = None) -> pd.DataFrame:
-        """Rows of features, with what other operators pushed or without."""
-        records = self.records
-        rows = assemble(self.counts, records.people, city=records.city, rules=records.rules, pushed=pushed)
-        return rows.assign(operator=self.name)
-
-    def first_days(self, days: int, *, after: int = 0, groups: tuple[str, ...] = (NEW,)) -> pd.DataFrame:
-        """Rows of `days` days of every newcomer, from day `after` since arrival on, from these calls alone.
-
-        Persons whose days the study cuts off have no row.
-        """
-        records = self.records
-        people = records.people
-        fits = (people["first_day"] + after + days <= records.calendar.days) & people["group"].isin(list(groups))
-        egos = people.loc[fits, ["person", "first_day"]].assign(first_day=people["first_day"] + after)
-        counts = count_windows(records, self._engine, egos=egos, days=days)
-        return assemble(counts, people, city=records.city, rules=records.rules).assign(operator=self.name)
 
 
 def study_of(plan: Plan) -> StudySection:
@@ -93,12 +48,8 @@ def check_study(plan: Plan, data: Path | None) -> StudySection:
             fit the made-up city.
     """
     study = study_of(plan)
-    for name, regions in plan.federation.holders.items():
-        if regions != (name,):
-            raise PlanError(
-                f"holder '{name}' must hold the operator of its own name: write {name} = [\"{name}\"] in "
-                "[federation.holders]"
-            )
+    for name in plan.federation.holders:
+        check_own_operator(plan, name)
     if study.source == "rows":
         raise PlanError('source = "rows" is read by holders, not simulated; use "synthetic_calls" or "calls"')
     if study.made_up:
@@ -123,22 +74,6 @@ def world_of(plan: Plan) -> CallWorldConfig:
     study = study_of(plan)
     given = {"calendar": study.calendar, "city": study.city} | dict(study.world or {})
     return parse_config(CallWorldConfig, given, where="[data.world]")
-
-
-def tables_of(folder: Path) -> HolderTables:
-    """Where an operator's tables lie: the sections of its ``holder.toml`` that name them.
-
-    Raises:
-        DataError: there is no such file.
-        PlanError: a section breaks a rule.
-    """
-    path = folder / HOLDER_FILE
-    if not path.is_file():
-        raise DataError(
-            "an operator has no description of its tables", way_out=f"put its {HOLDER_FILE} there", source=path
-        )
-    values = {name: section for name, section in read_toml(path, what="description").items() if name in TABLES}
-    return parse_config(HolderTables, values, where=f"{folder.name}/{HOLDER_FILE}")
 
 
 class CallData:
@@ -167,7 +102,7 @@ class CallData:
     @cached_property
     def engine(self) -> Engine:
         """The engine that all operators of a simulation share."""
-        return self._open.enter_context(Engine.duckdb(Limits(memory_gb=MEMORY_GB, threads=1), folder=self._work))
+        return self._open.enter_context(call_engine(self._work))
 
     @cached_property
     def folder(self) -> Path:
@@ -192,23 +127,23 @@ class CallData:
     def pooled(self) -> Operator:
         """All operators as one: every call, no border. Nobody has this outside a simulation."""
         records = _together([one.records for one in self.operators.values()], self._work / "together")
-        return Operator(EVERYBODY, records, self.engine, self._progress)
+        return Operator(EVERYBODY, records, self.engine, _Stage(self._progress, f"features, {EVERYBODY}"))
 
     def _operator(self, name: str) -> Operator:
         work, folder = self._work / "operators" / name, self.folder / name
         shutil.rmtree(work, ignore_errors=True)  # half of what a run that was stopped had staged
         work.mkdir(parents=True, mode=0o700)
         with _Stage(self._progress, f"reading, {name}") as told:
-            records = read_records(
-                tables_of(folder), base=folder, calendar=self.study.calendar, city=self.study.city,
-                rules=self.study.rules, engine=self.engine, workdir=work, buckets=BUCKETS, seed=self.plan.run.seed,
-            )  # fmt: skip
+            records = read_operator(self.plan, folder, engine=self.engine, workdir=work)
             told(1, 1)
-        return Operator(name, records, self.engine, self._progress)
+        return Operator(name, records, self.engine, _Stage(self._progress, f"features, {name}"))
 
 
 class _Stage:
-    """Steps done and to do, told as a stage; the number of steps is known with the first of them."""
+    """Steps done and to do, told as a stage; the number of steps is known with the first of them.
+
+    It ends with the last step, or with the block that it is used for, if there is one.
+    """
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name, self._begun = progress, name, False
@@ -221,10 +156,13 @@ class _Stage:
             self._progress.stage_started(self._name, steps)
             self._begun = True
         self._progress.advanced(self._name, done)
+        if done >= steps:
+            self.__exit__()
 
     def __exit__(self, *_: object) -> None:
         if self._begun:
             self._progress.stage_ended(self._name)
+            self._begun = False
 
 
 def _together(parts: list[CallRecords], folder: Path) -> CallRecords:

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from clients.call_holding import CallHolding, exchange_phases
+from clients.call_holding import CallHolding
 from clients.custody import Custody
+from clients.desk.calls import kept_key
+from clients.desk.own_rows import TIES
 from clients.policy import HolderPolicy, PushPolicy
-from clients.private_files import new_secret
+from integration.exchange import exchange_phases
 from integration.people import NEW
 from integration.stages import EXCHANGE_STAGE, SHARE
 from integration.study import StudySection
 from integration.task import IntegrationTask
 from privacy.matching import MatchRules
-from privacy.sealed import SealingKey
 from privacy.secure_aggregation.roster import Identity
 from privacy.signed_keys import KeySigner
 from protocol.plan import Plan
@@ -35,8 +36,6 @@ from simulations.identities import identities_of, roster_of
 from simulations.progress import Progress
 
 STAGE = Stage(name=EXCHANGE_STAGE, share=SHARE)
-TIES = "ties"
-"""Folder of the ledger that pushes with noise are charged in; its unit is a tie, so it is apart from persons'."""
 
 
 def push_policy(study: StudySection) -> PushPolicy:
@@ -109,7 +108,7 @@ def exchanged_rows(
     with open_ties(plan, city.study, ledgers) as custodies:
         holdings = {
             name: CallHolding(
-                name, one.records, city.engine, city.study, key=_kept_key(keys / f"{name}.key"),
+                name, one.records, city.engine, city.study, key=kept_key(keys / f"{name}.key"),
                 policy=push_policy(city.study), custody=custodies.get(name), match_rules=sizes,
                 signer=KeySigner(signing[name], roster),
             )
@@ -138,8 +137,3 @@ def open_ties(plan: Plan, study: StudySection, folder: Path) -> Iterator[dict[st
     with ExitStack() as stack:
         names = plan.federation.holders if study.pushes == "L2" else ()
         yield {name: stack.enter_context(Custody.at(folder / name / TIES, tie_policy(study, name))) for name in names}
-
-
-def _kept_key(path: Path) -> SealingKey:
-    """An operator's key of this run, made on first use."""
-    return SealingKey(path.read_bytes() if path.is_file() else new_secret(path))

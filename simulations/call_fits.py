@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clients.person_rows import person_mechanism
-from integration.features.private_rows import person_rows
+from clients.desk.calls import own_person_rows, private_mechanism
 from integration.prediction.classifier import fit
 from integration.prediction.dataset import labelled
 from integration.prediction.problems import PROBLEMS
@@ -68,24 +67,13 @@ def check_private(plan: Plan, study: StudySection, ledgers: Path | None) -> DPSG
         PlanError: a number that must be public is missing, or something else would leave unprotected.
         PrivacyParameterError: no noise in reach keeps the promise.
     """
-    if plan.privacy is None:
-        return None
-    if study.training_rows is None:
-        raise PlanError(
-            "how many rows an operator trains on must be a public number, for the sampling rate stands on it; set "
-            "data.training_rows, rounded and not counted from the rows"
-        )
-    if study.pushes not in ("none", "L2") or study.matching:
-        raise PlanError(
-            "exact pushes and matching leave operators without noise, and this plan promises more; set data.pushes = "
-            '"none" or "L2" and data.matching = false'
-        )
-    if not study.made_up:
+    mechanism = private_mechanism(plan, study)
+    if mechanism is not None and not study.made_up:
         raise PlanError(
             "a simulation prints tables of raw rows beside a private classifier, which is for made-up calls alone"
             + ("" if ledgers is not None else ", and keeps no ledger that outlives it")
         )
-    return person_mechanism(plan, num_rows=study.training_rows)
+    return mechanism
 
 
 class Fits:
@@ -149,9 +137,7 @@ class Fits:
         if privacy is None or self.mechanism is None:
             raise PlanError("the plan has no [privacy] section; add one with mode, epsilon and delta")
         found = [
-            person_rows(
-                one.records, self.city.engine, contacts=privacy.contacts, secret=_secret(self.plan, operator)
-            ).assign(operator=operator)
+            own_person_rows(self.plan, operator, one.records, self.city.engine, _secret(self.plan, operator))
             for operator, one in self.city.operators.items()
         ]
         rows = pd.concat(found, ignore_index=True)

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load, save
 
-from clients.call_holding import exchange_phases
+from clients.desk.calls import Operator
 from integration.analysis.maps import log_odds_maps
 from integration.analysis.panels import TEN
 from integration.analysis.sums import trajectories_from_sums
 from integration.analysis.trajectories import trajectories
 from integration.analysis.verdicts import verdicts
+from integration.exchange import exchange_phases
 from integration.people import NEW, PLACEBO
 from integration.prediction.as_local import as_local
 from integration.prediction.churn import churn_tables, price_effect
@@ -55,7 +56,7 @@ from server.run_folder import (
 )
 from simulations.audit_cases import ForecasterCounting, ForecasterTraining
 from simulations.call_card import call_card
-from simulations.call_data import CallData, Operator, all_rows, check_study, group_sizes
+from simulations.call_data import CallData, all_rows, check_study, group_sizes
 from simulations.call_exchange import exchanged_rows
 from simulations.call_facts import run_facts
 from simulations.call_fits import Fits, by_operator, check_private, task_of

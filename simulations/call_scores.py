@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from clients.desk.calls import HOLDER_FILE
 from clients.policy import load_policy
 from integration.study import StudySection
 from protocol.errors import PolicyRefusedError
 from protocol.files import write_whole
 from protocol.plan import Plan
-from simulations.call_data import HOLDER_FILE
 from simulations.call_training import Fitted
 
 FOLDER = "scores"

@@ -16,6 +16,8 @@ from flwr.clientapp import ClientApp
 from clients.desk.desk import Desk
 from clients.joining import identity_of, make_keys
 from clients.settings import IDENTITY_KEY, LEDGERS, HolderPlace, load_place
+from integration.exchange import exchange_phases
+from integration.task import study_section
 from privacy.secure_aggregation.roster import Roster
 from protocol.errors import NotApprovedError
 from protocol.masked_messages import MASKED, MaskedRequest
@@ -25,7 +27,7 @@ from protocol.public_inputs import public_inputs
 from protocol.stages import StageSpec, stages_of
 from protocol.tasks import task_named
 from server.journal import Journal
-from server.rounds import Coordinator
+from server.rounds import Coordinator, Stage
 from server.run_folder import run_name
 from server.stages import carry_out
 from simulations.grid import NODE_NAME, InProcessGrid
@@ -146,6 +148,9 @@ class Deployment:
             grid, task_named(spec.plan.run.task), public_inputs(spec.plan, self.made.public), spec.plan,
             run=run_name(self.plan), journal=journal, roster=self.roster if spec.plan.masks else None, **given,
         )  # fmt: skip
+        if spec.kind == "exchange":
+            coordinator.exchange(Stage(name=spec.name, share=spec.share), exchange_phases(study_section(spec.plan)))
+            return {}
         return carry_out(coordinator, spec).weights
 
     def journal(self) -> Journal:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clients.call_holding import CallHolding, exchange_phases
+from clients.call_holding import CallHolding
 from clients.custody import Custody
 from clients.desk.kept_mail import KeptMail
 from clients.desk.own_rows import TIES, UNITS, Premises, check_named
@@ -20,6 +20,7 @@ from clients.desk.queries import kept_secret
 from clients.person_rows import person_mechanism
 from clients.private_files import new_secret
 from clients.working_folder import working_folder
+from integration.exchange import exchange_phases
 from integration.features.assembling import Pushed, assemble
 from integration.features.counts import WeekCounts, count_weeks, count_windows
 from integration.features.private_rows import person_rows
@@ -213,7 +214,7 @@ class OperatorRows:
             return None
         holding = CallHolding(
             self._premises.name, self._operator.records, self._engine, self._study,
-            key=_kept_key(run / KEY_FILE), policy=self._premises.policy.pushes, custody=self._ties,
+            key=kept_key(run / KEY_FILE), policy=self._premises.policy.pushes, custody=self._ties,
             signer=KeySigner(identity, roster),
         )  # fmt: skip
         private = self._plan.privacy is not None
@@ -252,6 +253,6 @@ class OperatorRows:
         return Operator(self._premises.name, records, self._engine)
 
 
-def _kept_key(path: Path) -> SealingKey:
+def kept_key(path: Path) -> SealingKey:
     """The operator's sealing key of a run, made on first use."""
     return SealingKey(path.read_bytes() if path.is_file() else new_secret(path))

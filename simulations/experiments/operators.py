@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clients.desk.calls import Operator
 from integration.analysis.panels import TEN
 from integration.analysis.verdicts import verdicts
 from integration.features.assembling import Pushed, assemble
@@ -33,7 +34,7 @@ from privacy.plan import CountReleasePlan
 from privacy.randomness import SecureStream
 from privacy.release import release_counts
 from protocol.plan import Plan, parse_plan
-from simulations.call_data import CallData, Operator
+from simulations.call_data import CallData
 from simulations.call_settings import BORROWED, POOLED, SILO, agreement, federation_table
 from simulations.experiments.switchers import matching_table
 from simulations.progress import SilentProgress

@@ -14,6 +14,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from clients.desk.calls import tables_of
 from integration.catalogue import FAMILIES, primary
 from integration.features.assembling import assemble
 from integration.features.counts import count_weeks
@@ -22,7 +23,6 @@ from integration.records.records import CallRecords, read_records
 from integration.rules import CallRules, City
 from integration.weeks import CallCalendar
 from protocol.plan import parse_config
-from simulations.call_data import tables_of
 from simulations.worlds.calls import CallWorldConfig, make_call_world, write_calls
 from tables.engine import Engine, Limits
 

@@ -13,12 +13,12 @@ import pytest
 
 from clients.agent import HolderAgent
 from clients.app import relay
-from clients.call_holding import HUBS, KEYS, PUSHES, CallHolding, exchange_phases
-from clients.call_matching import ANSWERS, QUESTIONS
+from clients.call_holding import CallHolding
 from clients.custody import Custody
 from clients.policy import HolderPolicy, PushPolicy
 from clients.push_mail import Tokens, pack_pushed, unpack_pushed
 from dhgsil.task import TASK
+from integration.exchange import ANSWERS, HUBS, KEYS, PUSHES, QUESTIONS, exchange_phases
 from integration.features.assembling import Pushed
 from integration.push_histograms import bins_of_a_tie
 from integration.study import StudySection

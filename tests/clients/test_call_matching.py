@@ -10,9 +10,10 @@ import pytest
 
 from clients.agent import HolderAgent
 from clients.app import relay
-from clients.call_holding import CallHolding, exchange_phases
+from clients.call_holding import CallHolding
 from clients.policy import PushPolicy
 from dhgsil.task import TASK
+from integration.exchange import exchange_phases
 from integration.people import NEW, NONE, SETTLED
 from integration.study import StudySection
 from privacy.matching import MatchRules, QuestionBook
