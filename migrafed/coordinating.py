@@ -27,14 +27,6 @@ def register(place: ServerPlace) -> list[str] | None:
         return [str(error)]
 
 
-def registration_facts(place: ServerPlace) -> list[tuple[str, str]]:
-    """`register`, as it is told."""
-    wrong = register(place)
-    if wrong is None:
-        return [("node", "registered when the SuperLink is started, with 'migrafed server up'")]
-    return [("node", problem) for problem in wrong] or [("node", "the SuperLink knows of it")]
-
-
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that others get; never over another.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from migrafed.coordinating import compare, registration_facts
+from migrafed.coordinating import compare, register
 from migrafed.terminal import Outcome, Terminal
 from protocol.membership import Joining, key_fingerprint, read_file
 from server.members import Members
@@ -20,18 +20,24 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     terminal.say(f"  {'fingerprint':<10} {joining.fingerprint}   compare this with what its operator says")
     compare(options, joining.fingerprint, whose=f"'{joining.holder}'")
     members.admit(joining)
-    told = registration_facts(place)
+    problems = register(place)
     member = members.book.members[joining.holder]
     payload = {
         "holder": joining.holder,
         "identity": joining.identity,
         "fingerprint": joining.fingerprint,
         "node_id": member.node_id,
-        "node_problems": [text for _, text in told if member.node_id is None],
+        "node_problems": problems or [],
     }
     facts = [
         ("its key", f"{key_fingerprint(joining.identity)} (stands in rosters)"),
-        *told,
+        *(("node", words) for words in _node(problems)),
         ("next", "when all holders of a plan are in: migrafed server roster PLAN"),
     ]
     return Outcome(payload, f"SUCCESS '{joining.holder}' is a member", facts)
+
+
+def _node(problems: list[str] | None) -> list[str]:
+    if problems is None:
+        return ["registered when the SuperLink is started, with 'migrafed server up'"]
+    return problems or ["registered with the SuperLink"]
