@@ -47,11 +47,13 @@ class _Document(FrozenConfig):
     """What the three have in common: a kind, the key that signs, and a fingerprint."""
 
     kind: ClassVar[str]
+    signed_by: ClassVar[str] = "coordinator"
+    """Which of its values is the key that signs."""
 
     @property
     def signer(self) -> str:
         """The Ed25519 public key that signs, hexadecimal."""
-        raise NotImplementedError
+        return getattr(self, self.signed_by)
 
     @property
     def fingerprint(self) -> str:
@@ -130,10 +132,6 @@ class Invitation(_Document):
             raise ValueError("ca is not the PEM certificate of one certificate authority")
         return pem
 
-    @property
-    def signer(self) -> str:
-        return self.coordinator
-
     def check_time(self, now: float | None = None) -> None:
         """Refuse an invitation that is over.
 
@@ -152,6 +150,7 @@ class Joining(_Document):
     """A holder's answer to an invitation: its keys, each with a signature of what only this answer says."""
 
     kind = "joining"
+    signed_by = "identity"
 
     server: str = Field(min_length=1, max_length=64)
     coordinator: str = Field(pattern=_KEY, description="Ed25519 public key of whom it answers")
@@ -171,10 +170,6 @@ class Joining(_Document):
     def _node_key_can_be_used(cls, text: str) -> str:
         _node_key(text)
         return text
-
-    @property
-    def signer(self) -> str:
-        return self.identity
 
     @property
     def node_fingerprint(self) -> str:
@@ -232,10 +227,6 @@ class RosterPage(_Document):
             if len(key) != 64 or set(key) - set("0123456789abcdef"):
                 raise ValueError(f"the key of '{name}' is not 64 hexadecimal digits")
         return dict(sorted(members.items()))
-
-    @property
-    def signer(self) -> str:
-        return self.coordinator
 
     def keys(self) -> dict[str, bytes]:
         """Each member's Ed25519 public key."""
