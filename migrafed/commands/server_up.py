@@ -21,7 +21,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
         problems[:] = register(place) or []
         for problem in problems:
             terminal.say(problem)
-        terminal.say(f"members are registered; holders reach it at {own_address(place)}")
+        known = "members are registered" if not problems else "the other members are registered"
+        terminal.say(f"{known}; holders reach it at {own_address(place)}")
 
     supervisor.up(place, detach=options.detach, say=terminal.say, ready=ready)
     payload = {"address": own_address(place), "running": options.detach, "node_problems": problems}
