@@ -21,6 +21,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,8 @@ class Federation:
         self.folder, self.holders, self.options = folder.absolute(), tuple(holders), options or Options()
         self._world = plan.absolute()
         self.server = self.folder / COORDINATOR
-        self.port, self.control_port, *self._node_ports = free_ports(2 + len(self.holders))
+        self.port, self.control_port, *ports = free_ports(2 + len(self.holders))
+        self._node_ports = dict(zip(self.holders, ports, strict=True))
         self.services: dict[str, Service] = {}
         self.proxies: dict[str, Proxy] = {}
         self.clocks: dict[str, Clock] = {}
@@ -157,8 +159,12 @@ class Federation:
         self._publish()
         self.serve(LINK, "server", "up", "--server", str(self.server), at=COORDINATOR)
         self.until(lambda: port_open(self.port), seconds=90, what="the SuperLink to listen")
-        for name, port in zip(self.holders, self._node_ports, strict=True):
-            self.join(name, port)
+        for name in self.holders:
+            self._invite(name)
+        self._each(self._join)
+        for name in self.holders:
+            joining = str(self._file("joining", name))
+            self.command("server", "admit", joining, "--server", str(self.server), "--yes")
         self.command(
             "server", "roster", str(self.plan_file), "--server", str(self.server), "--out", str(self.roster)
         )  # fmt: skip
@@ -167,25 +173,6 @@ class Federation:
     def roster(self) -> Path:
         """The signed keys of all members."""
         return self.folder / "files" / "roster.json"
-
-    def join(self, name: str, port: int) -> None:
-        """Make a holder, and bring it in."""
-        folder, files = self.holder(name), self.folder / "files"
-        invitation, joining = files / f"invitation-{name}.json", files / f"joining-{name}.json"
-        flags = [word for pair in self.options.policy.items() for word in pair]
-        self.command(
-            "holder", "init", str(folder), "--name", name, "--data", str(self.folder / "data" / name),
-            "--node-port", str(port), *flags, at=name,
-        )  # fmt: skip
-        address = f"localhost:{self.proxies[name].port if name in self.proxies else self.port}"
-        self.command(
-            "server", "invite", name, "--server", str(self.server), "--out", str(invitation), "--address", address
-        )  # fmt: skip
-        self.command(
-            "holder", "join", str(invitation), "--holder", str(folder), "--out", str(joining), "--yes", at=name
-        )
-        self.command("server", "admit", str(joining), "--server", str(self.server), "--yes", at=COORDINATOR)
-        changed_toml(folder / "holder.toml", {"node": dict(self.options.node)})
 
     def start_holders(self) -> None:
         """Agents and nodes of all holders, until the coordinator sees every node."""
@@ -196,11 +183,12 @@ class Federation:
 
     def approve(self, plan: Path) -> None:
         """Every holder's operator approves a plan with the roster."""
-        for name in self.holders:
-            self.command(
-                "holder", "approve", str(plan), "--holder", str(self.holder(name)), "--roster", str(self.roster),
-                "--yes", at=name,
-            )  # fmt: skip
+        roster = ("--roster", str(self.roster))
+        self._each(
+            lambda name: self.command(
+                "holder", "approve", str(plan), "--holder", str(self.holder(name)), *roster, "--yes", at=name
+            )
+        )
 
     def run(self, plan: Path) -> Service:
         """Start a run; it is not started again by itself when it ends."""
@@ -256,7 +244,9 @@ class Federation:
 
     def environment(self, at: str) -> dict[str, str]:
         """What a process finds: the least that it needs, a home of its own, and the clock of its side."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "OMP_NUM_THREADS") if name in os.environ
+        }
         clock = self.clocks[at].environment if at in self.clocks else {}
         return kept | {"HOME": str(self.folder / "home"), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"} | clock
 
@@ -272,6 +262,30 @@ class Federation:
             if time.monotonic() > end:
                 raise LinkError(f"waited {seconds:g} seconds for {what}; see {self.folder / 'logs'}")
             time.sleep(0.5)
+
+    def _invite(self, name: str) -> None:
+        address = f"localhost:{self.proxies[name].port if name in self.proxies else self.port}"
+        out = ("--out", str(self._file("invitation", name)))
+        self.command("server", "invite", name, "--server", str(self.server), "--address", address, *out)
+
+    def _join(self, name: str) -> None:
+        """What a holder's operator does."""
+        folder, data, port = str(self.holder(name)), self.folder / "data" / name, self._node_ports[name]
+        flags = [word for pair in self.options.policy.items() for word in pair]
+        self.command(
+            "holder", "init", folder, "--name", name, "--data", str(data), "--node-port", str(port), *flags, at=name
+        )
+        invitation, out = str(self._file("invitation", name)), ("--out", str(self._file("joining", name)))
+        self.command("holder", "join", invitation, "--holder", folder, *out, "--yes", at=name)
+        changed_toml(self.holder(name) / "holder.toml", {"node": dict(self.options.node)})
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self.folder / "files" / f"{kind}-{name}.json"
+
+    def _each(self, work: Callable[[str], object]) -> None:
+        """The same at all holders, which do not wait for each other."""
+        with ThreadPoolExecutor(min(4, len(self.holders))) as pool:
+            list(pool.map(work, self.holders))
 
     def _publish(self) -> None:
         """What everybody may know lies where the coordinator's settings say."""

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -212,7 +213,7 @@ class Chaos:
 
     def _plan(self, number: int) -> Path:
         """The plan under another name."""
-        values = load_plan(self.federation.plan_file).model_dump(mode="json", exclude_none=True)
+        values = tomllib.loads(self.federation.plan_file.read_text(encoding="utf-8"))
         values["run"]["name"] = f"chaos-{number}"
         path = self.federation.folder / "files" / f"plan-{number}.toml"
         path.write_text(tomli_w.dumps(values), encoding="utf-8")
