@@ -44,8 +44,14 @@ def load_invitation(path: Path) -> Invitation:
     return invitation
 
 
-def take_invitation(place: HolderPlace, invitation: Invitation) -> tuple[Joining, bytes]:
+def take_invitation(place: HolderPlace, invitation: Invitation, *, new_keys: bool = False) -> tuple[Joining, bytes]:
     """Keep the coordinator's certificate authority and answer with this holder's keys; the answer, and it as a file.
+
+    Args:
+        place: The holder.
+        invitation: For it, compared by its operator.
+        new_keys: Draw both keys anew first, because others may know the old ones, or because the coordinator shut the
+            old node out.
 
     Raises:
         PlanError: it is for another holder, this one belongs to another coordinator, or a key cannot be used.
@@ -62,6 +68,8 @@ def take_invitation(place: HolderPlace, invitation: Invitation) -> tuple[Joining
             f"is of {key_fingerprint(invitation.coordinator)}; make another folder with 'migrafed holder init', or "
             "take [coordinator] out of the settings if that one is no more"
         )
+    if new_keys:
+        replace_keys(place)
     joining, blob = Joining.answering(invitation, identity=identity_of(place).key, node=node_key_of(place))
     ca = place.ca if joined is not None else place.own(CA_FILE)
     make_private_folder(ca.parent)
@@ -87,6 +95,20 @@ def make_keys(place: HolderPlace) -> None:
     if not node.exists():
         own = ec.generate_private_key(ec.SECP384R1())
         write_private(node, own.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+
+
+def replace_keys(place: HolderPlace) -> None:
+    """Draw both keys anew. The old ones stay beside them, of no use once the coordinator has admitted the answer.
+
+    Every approval is void from now on: rosters have the old key.
+
+    Raises:
+        OSError: a key cannot be written.
+    """
+    for path in (place.own(IDENTITY_KEY), place.own(NODE_KEY)):
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.old"))
+    make_keys(place)
 
 
 def identity_of(place: HolderPlace) -> Identity:
@@ -133,7 +155,8 @@ def read_secret(path: Path, *, group: bool = False) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise PlanError(
-            f"cannot read {path} ({error.strerror}); restore it, or make it with 'migrafed holder init'"
+            f"cannot read {path} ({error.strerror}); restore it from a backup, or make new keys "
+            "with 'migrafed holder join --new-keys'"
         ) from None
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode

@@ -26,6 +26,9 @@ Shows the coordinator's fingerprint: compare it with what its operator says on t
 brought the file. Then send the file that is written, and read out your own fingerprint. Nothing is sent from here.
 Without a terminal give --fingerprint, or --yes if it was compared before.
 
+A holder changes its keys by joining again, with a new invitation and --new-keys; the old ones stay beside them, named
+*.old, until you delete them. Agent and node take the new ones when they are started again.
+
 {EXIT_CODES}"""
 _APPROVE = f"""\
 examples:
@@ -100,6 +103,7 @@ def add_deployment(subjects: Nouns) -> None:
     join.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to send back; new")
     join.add_argument("--fingerprint", metavar="F", help="the coordinator's, as its operator told you")
     join.add_argument("--yes", action="store_true", help="the fingerprint was compared")
+    join.add_argument("--new-keys", action="store_true", help="draw both keys anew first; all approvals are void then")
     _approve(subjects)
     revoke = _subject(subjects, "revoke", "withdraw the approval of a plan; holds at once", _REVOKE)
     revoke.add_argument("hash", metavar="HASH", help="the plan's hash or the beginning of it; 'all' for every plan")

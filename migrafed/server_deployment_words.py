@@ -62,7 +62,7 @@ examples:
   migrafed server remove north --server coordinator
 
 Its node is shut out at once where the SuperLink runs, else when it is started, and its node key never works again:
-to come back it makes new keys and is invited again. Rosters with it stay what they were; make new ones without it.
+to come back it is invited again and joins with --new-keys. Rosters with it stay what they were; make new ones.
 
 {EXIT_CODES}"""
 _UP = """\

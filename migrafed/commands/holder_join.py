@@ -21,7 +21,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     for name, value in _facts(invitation):
         terminal.say(f"  {name:<12} {value}")
     _compare(options, invitation, Questions(as_json=options.json))
-    joining, answer = take_invitation(place, invitation)
+    joining, answer = take_invitation(place, invitation, new_keys=options.new_keys)
     join_coordinator(place, invitation)
     write_new(options.out, answer)
     payload = {
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
         ("read out", f"{joining.fingerprint} (fingerprint of that file, on the telephone)"),
         ("next", "ask for the plan and the roster, then: migrafed holder approve PLAN --roster ROSTER"),
     ]
+    if options.new_keys:
+        facts.append(("new keys", "start agent and node again, and approve plans again with the new roster"))
     return Outcome(payload, f"SUCCESS '{place.name}' answers the invitation", facts)
 
 

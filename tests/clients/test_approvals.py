@@ -364,3 +364,20 @@ def test_the_node_s_group_may_read_its_key(tmp_path: Path) -> None:
     place.own(NODE_KEY).chmod(0o660)
     with pytest.raises(PlanError, match="chmod 640"):
         node_key_of(place)
+
+
+def test_keys_are_drawn_anew_on_request(approvals: Approvals, place: HolderPlace, plan: Plan) -> None:
+    """Both of them, also when the old ones are lost; the old ones stay beside them, and what was approved is void."""
+    approvals.approve(plan, page_of(place))
+    before = identity_of(place).public
+    joining, _ = take_invitation(place, invitation(), new_keys=True)
+    assert joining.identity == identity_of(place).public.hex() != before.hex()
+    old = place.own(IDENTITY_KEY).with_name(f"{place.own(IDENTITY_KEY).name}.old")
+    assert old.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(NotApprovedError, match="the roster has key"):
+        approvals.plan(plan.digest())
+    place.own(NODE_KEY).unlink()
+    place.own(IDENTITY_KEY).unlink()
+    with pytest.raises(PlanError, match="holder join --new-keys"):
+        take_invitation(place, invitation())
+    take_invitation(place, invitation(), new_keys=True)
