@@ -8,9 +8,10 @@ from typing import cast
 
 import numpy as np
 
+from integration.exchange import exchange_phases
 from integration.prediction.logistic import Coefficients, NewtonSums, fit_logistic
 from integration.prediction.preparing import Preparation
-from integration.task import COEFFICIENTS, GROUPS, NEWTON, IntegrationTask
+from integration.task import COEFFICIENTS, GROUPS, NEWTON, IntegrationTask, study_section
 from protocol.plan import Plan
 from protocol.stages import StageSpec
 from protocol.tasks import task_named
@@ -51,7 +52,7 @@ class StageEnd:
 
 
 def carry_out(coordinator: Coordinator, spec: StageSpec) -> StageEnd:
-    """Carry out a stage that ends with numbers.
+    """Carry out a stage; an exchange ends with nothing that the coordinator could read.
 
     Raises:
         TrainingError: see `Coordinator`.
@@ -60,6 +61,9 @@ def carry_out(coordinator: Coordinator, spec: StageSpec) -> StageEnd:
     if spec.kind == "rounds":
         outcome = coordinator.run_stage(stage)
         return StageEnd(outcome.weights, outcome.chosen_round)
+    if spec.kind == "exchange":
+        coordinator.exchange(stage, exchange_phases(study_section(spec.plan)))
+        return StageEnd({})
     if spec.kind == "groups":
         return StageEnd(coordinator.sums(stage, GROUPS, {}))
     task = cast("IntegrationTask", task_named(spec.plan.run.task))
