@@ -24,9 +24,8 @@ def sole(path: Path, problem: str) -> Iterator[None]:
         problem: What to say where another process holds it.
 
     Raises:
-        LinkError: another process holds it.
+        LinkError: another process holds it, or it belongs to another user.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = None
     for attempt in range(_TRIES):
         time.sleep(_PAUSE if attempt else 0)
@@ -42,7 +41,11 @@ def sole(path: Path, problem: str) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds a lock."""
+    """Whether some process holds a lock.
+
+    Raises:
+        LinkError: it belongs to another user.
+    """
     if not path.exists():
         return False
     lock = lock_now(path)
@@ -52,8 +55,18 @@ def is_held(path: Path) -> bool:
 
 
 def lock_now(path: Path, *, wait: bool = False) -> int | None:
-    """A descriptor that holds the lock until it is closed; none if another process holds it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """A descriptor that holds the lock until it is closed; none if another process holds it.
+
+    Raises:
+        LinkError: it cannot be opened.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LinkError(
+            f"cannot open {path} ({error.strerror}); use the user that ran 'migrafed server init'"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

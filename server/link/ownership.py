@@ -69,10 +69,12 @@ def _others_before(
     """Stop runs that nobody carries out; whether one that waits is still before ours."""
     waiting = False
     for run in runs:
+        path = _folder(place) / f"{run.run_id}.lock"
         if run.run_id == mine.run_id or run.status == FINISHED:
+            if path.exists() and not is_held(path):
+                path.unlink(missing_ok=True)
             continue
         pending = run.status == "pending"
-        path = _folder(place) / f"{run.run_id}.lock"
         unseen = pending and not path.exists()
         if unseen and time.monotonic() - orphans.setdefault(run.run_id, time.monotonic()) < GRACE_SECONDS:
             waiting |= run.started <= mine.started

@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sqlite3
-import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from logging.handlers import RotatingFileHandler
@@ -31,12 +30,13 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from starlette.types import ASGIApp
 
-from protocol.errors import LinkError, MigrafedError, StorageError
+from protocol.errors import MigrafedError, StorageError
 from server.link.authority import own_keys, read_own
 from server.link.environment import flower_environment
 from server.link.gates import ControlGate, PublicGate
 from server.link.locks import sole
 from server.link.ports import LOOPBACK, listeners
+from server.link.tls import server_context
 from server.settings import (
     CA,
     FLOWER_HOME,
@@ -157,15 +157,9 @@ def _configured(place: ServerPlace, app: ASGIApp, *, lifespan: str) -> uvicorn.C
         ssl_certfile=place.own(SERVER_CERTIFICATE),
         ssl_keyfile=place.own(SERVER_KEY),
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise LinkError(
-            f"{place.own(SERVER_CERTIFICATE)} and {place.own(SERVER_KEY)} cannot be used together "
-            f"({type(error).__name__}); issue another certificate with 'migrafed server certificate'"
-        ) from None
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = server_context(place)
+    config.load()
+    config.ssl = context
     return config
 
 

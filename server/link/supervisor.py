@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import LinkError, MigrafedError, PlanError
+from protocol.errors import LinkError, MigrafedError, PlanError, StorageError
 from protocol.files import write_whole
 from server.link.authority import check
 from server.link.environment import flower_environment
@@ -80,6 +80,7 @@ def up(
     Raises:
         PlanError: keys or certificates are missing, expired, open to others, or do not fit; nothing was started.
         LinkError: a port is in use, a SuperLink of this folder is running, or it does not come up.
+        StorageError: the folder cannot be written.
     """
     _look_over(place, say)
     if is_held(place.own(LOCK_FILE)):
@@ -87,7 +88,10 @@ def up(
     _wait_until_gone(place)  # one whose watching process was killed is about to end
     for port in listeners(place):
         port.close()
-    place.own(LOGS).mkdir(mode=0o700, exist_ok=True)
+    try:
+        place.own(LOGS).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {place.own(LOGS)} ({error.strerror}); nothing was started") from None
     if detach:
         _leave_behind(place)
         say(f"the SuperLink answers at port {place.config.server.port}")

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import httpx
@@ -129,6 +130,21 @@ def test_there_is_no_answer_without_tls(link: RunningLink) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
             plain.sendall(head("GET /health HTTP/1.1"))
             assert b"HTTP" not in plain.recv(1000)
+
+
+def test_what_breaks_tls_is_logged(link: RunningLink, tmp_path: Path) -> None:
+    log = link.place.folder / "logs" / "link.log"
+    before = len(log.read_text())
+    with socket.create_connection(("127.0.0.1", link.place.config.server.port), timeout=10) as plain:
+        plain.sendall(head("GET / HTTP/1.1"))
+        plain.recv(1000)
+    other = coordinator_place(tmp_path / "other")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        said(link.place, head("GET / HTTP/1.1"), tls=context(other))
+    time.sleep(0.5)
+    lines = log.read_text()[before:]
+    assert "TLS: a connection did not come about (HTTP_REQUEST)" in lines
+    assert "TLSV1_ALERT_UNKNOWN_CA" in lines
 
 
 def test_old_tls_is_refused(link: RunningLink) -> None:

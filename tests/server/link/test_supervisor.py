@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from protocol.errors import LinkError, PlanError
+from protocol.errors import LinkError, PlanError, StorageError
 from server.link import authority, supervisor
 from server.link.control import Control
 from server.link.locks import is_held
@@ -184,6 +184,20 @@ def test_a_database_that_is_none_is_said(place: ServerPlace) -> None:
     with pytest.raises(LinkError, match=r"link.sqlite cannot be used \(file is not a database\)"):
         supervisor.up(place, detach=True)
     assert not supervisor.state(place).running
+
+
+def test_a_lock_that_cannot_be_opened_is_said(place: ServerPlace) -> None:
+    """As it is for another user than the coordinator's."""
+    place.own(supervisor.LOCK_FILE).mkdir()
+    for use in (supervisor.up, supervisor.down, supervisor.state):
+        with pytest.raises(LinkError, match="use the user that ran"):
+            use(place)
+
+
+def test_a_folder_that_cannot_be_written_is_said(place: ServerPlace) -> None:
+    (place.folder / "logs").write_text("in the way", encoding="utf-8")
+    with pytest.raises(StorageError, match="nothing was started"):
+        supervisor.up(place)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"process": 1}', "null", '{"running": 1, "healthy": 2, "x": 3}'])
