@@ -56,13 +56,13 @@ def server(say: Say) -> Say:
     return lambda *arguments: say(*arguments, "--server", "c")
 
 
-def joins(server: Say, here: Path, name: str) -> None:
+def joins(server: Say, here: Path, name: str, *arguments: str) -> None:
     """Invite a holder, have it answer, and take in the answer."""
     code, told = server("invite", name)
     assert code == 0
     if not (here / name).exists():
         new_holder(here / name, name)
-    given = [told["paths"]["invitation"], "--holder", name, "--out", f"joining-{name}.json"]
+    given = [told["paths"]["invitation"], "--holder", name, "--out", f"joining-{name}.json", *arguments]
     (here / f"joining-{name}.json").unlink(missing_ok=True)
     assert main(["holder", "join", *given, "--fingerprint", told["fingerprint"]]) == 0
     (here / told["paths"]["invitation"]).unlink()
@@ -225,6 +225,10 @@ def test_a_superlink_learns_of_members(here: Path, server: Say) -> None:
         joins(server, here, "north")  # with the node key that was shut out
         (row,) = [one for one in server("members")[1]["members"] if one["holder"] == "north"]
         assert row["node_id"] is None
+        for _ in range(2):  # to come back, and to change keys: the node before is shut out
+            joins(server, here, "north", "--new-keys")
+            assert all(one["node_id"] is not None for one in server("members")[1]["members"])
+            assert server("status")[1]["strangers"] == []
         assert server("certificate")[1]["restart_needed"] is True
     finally:
         assert server("down")[1]["was_running"] is True
