@@ -130,12 +130,12 @@ class Deployment:
                     shutil.copy(ledgers / name / IDENTITY_FILE, place.own(IDENTITY_KEY))
         self.roster = roster_of({name: identity_of(place) for name, place in self.places.items()})
         self.approving = {name: Approving(self.plan, self.roster) for name in self.places}
-        self.desks = {name: Desk(place, self.approving[name]) for name, place in self.places.items()}
+        self.desks = {name: Desk(place, self.approving[name], conformance=list) for name, place in self.places.items()}
 
     def restart(self, name: str) -> None:
         """The agent's process ended and was started again."""
         self.desks[name].close()
-        self.desks[name] = Desk(load_place(self.places[name].file), self.approving[name])
+        self.desks[name] = Desk(load_place(self.places[name].file), self.approving[name], conformance=list)
 
     def close(self) -> None:
         for desk in self.desks.values():

@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from clients.call_holding import CallHolding
+from clients.call_matching import SIZES
 from clients.custody import Custody
-from clients.desk.kept_mail import KeptMail
+from clients.desk.kept_mail import KeptMail, KeptQuestions
 from clients.desk.own_rows import TIES, UNITS, Premises, check_named
 from clients.desk.queries import kept_secret
 from clients.person_rows import person_mechanism
@@ -43,7 +44,7 @@ TABLES = ("calls", "cells", "subscribers", "estates", "routing")
 BUCKETS = 16
 """Of each week and operator: the same for all, so that a simulation can put their buckets together."""
 MEMORY_GB = 2.0
-KEY_FILE, MAIL = "sealing.key", "mail"
+KEY_FILE, MAIL, QUESTIONS_FILE = "sealing.key", "mail", "questions.json"
 Told = Callable[[int, int], None]
 """Called with steps done and all steps."""
 
@@ -215,7 +216,7 @@ class OperatorRows:
         holding = CallHolding(
             self._premises.name, self._operator.records, self._engine, self._study,
             key=kept_key(run / KEY_FILE), policy=self._premises.policy.pushes, custody=self._ties,
-            signer=KeySigner(identity, roster),
+            signer=KeySigner(identity, roster), book=self._book(),
         )  # fmt: skip
         private = self._plan.privacy is not None
         return KeptMail(holding, run / MAIL, phases, tables=(lambda: self._tables) if private else None)
@@ -223,6 +224,11 @@ class OperatorRows:
     def close(self) -> None:
         """See `OwnRows`; staged calls are removed."""
         self._open.close()
+
+    def _book(self) -> KeptQuestions:
+        """What other operators have asked in the policy's period, beside the ledgers."""
+        path = self._premises.ledgers.folder / QUESTIONS_FILE
+        return KeptQuestions(path, period=self._premises.policy.period, most=SIZES.questions)
 
     @property
     def _ties(self) -> Custody | None:

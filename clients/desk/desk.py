@@ -11,6 +11,7 @@ anew from the ledgers and the states on disk, as after a crash, and nothing is c
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from clients.opened_sums import OPENED_FILE
 from clients.private_files import make_private_folder, write_private
 from clients.settings import LEDGERS, RUNS, HolderPlace, load_place
 from clients.state_store import StateStore
+from privacy.audits.conformance import require_conformance
+from privacy.audits.subject import production
 from privacy.secure_aggregation.roster import Roster
 from protocol.errors import NotApprovedError, PlanError, ProtocolError, StorageError
 from protocol.plan import Plan, Share
@@ -86,10 +89,19 @@ class Desk:
     Args:
         place: The holder's settings; their file is read again for every message.
         approvals: What its operator approved.
+        conformance: Checks the mechanisms of this installation, and raises if one fails; asked once, before the first
+            private run.
     """
 
-    def __init__(self, place: HolderPlace, approvals: ApprovedPlans) -> None:
-        self._place, self._approvals = place, approvals
+    def __init__(
+        self,
+        place: HolderPlace,
+        approvals: ApprovedPlans,
+        *,
+        conformance: Callable[[], object] = lambda: require_conformance(production()),
+    ) -> None:
+        self._place, self._approvals, self._conformance = place, approvals, conformance
+        self._conforms = False
         self._ledgers = Ledgers(place.own(LEDGERS), place.config.privacy)
         self._rows: dict[str, OwnRows] = {}
         self._runs: dict[str, RunDesk] = {}
@@ -107,6 +119,7 @@ class Desk:
             NotApprovedError: the plan is not approved, or no longer, or is not for this holder.
             RefusedError: policy, budget or ledger.
             InputError: the settings, the data or the plan break a rule.
+            ConformanceError: the plan promises privacy, and a mechanism of this installation failed its check.
             ProtocolError: a stage that the plan has not, or a run's name that was another plan's.
         """
         self._read_again()
@@ -167,6 +180,9 @@ class Desk:
         return opened
 
     def _new_run(self, run: str, plan_hash: str, approved: Approved) -> RunDesk:
+        if approved.plan.privacy is not None and not self._conforms:
+            self._conformance()
+            self._conforms = True
         folder = self._run_folder(run, plan_hash)
         rows, identity = self._rows_of(approved.plan), identity_of(self._place)
         masking = None

@@ -13,8 +13,10 @@ from safetensors.numpy import load
 from clients.desk.calls import own_person_rows, private_mechanism
 from clients.desk.queries import SECRET_FILE
 from clients.private_files import write_private
+from clients.settings import LEDGERS
 from integration.analysis.sums import group_sums
 from integration.task import CallTables, study_section, sums_layout
+from protocol.errors import MigrafedError
 from protocol.plan import Plan, parse_plan
 from protocol.stages import StageSpec, stages_of
 from server.journal import Journal
@@ -127,6 +129,40 @@ def test_operators_that_push_counts(telling: HolderFolders, tmp_path: Path) -> N
             if spec.name in expected:
                 assert_equal(found, expected[spec.name])
     deployment.close()
+
+
+def test_operators_that_push_noisy_counts_and_match_persons(telling: HolderFolders, tmp_path: Path) -> None:
+    """The ledger of ties pays once, whoever carries out the exchange, and nobody is asked twice in a period."""
+    values = telling.plan.model_dump(mode="json")
+    values["data"] |= {"pushes": "L2", "matching": True}
+    plan = parse_plan(values)
+    simulate_calls(plan, data=telling.folder, out=tmp_path / "run", ledgers=tmp_path / "ledgers")
+    study = study_section(plan)
+    policy = {
+        "max_epsilon": study.push_epsilon, "delta": study.push_delta, "population": "ties of {}",
+        "period": f"{study.calendar.start} to {study.calendar.end}", "contributions": 100_000,
+        "pushes": {"allow": "private", "matching": "bits"},
+    }  # fmt: skip
+    made = HolderFolders(telling.folder, plan)
+    deployment = Deployment(made, tmp_path / "deployed", ledgers=tmp_path / "ledgers", **policy)
+    with deployment.journal() as journal:
+        exchange = deployment.stage(stage_named(plan, "exchange"), journal)
+        assert exchange == {}
+        found = deployment.stage(stage_named(plan, "newton"), journal)
+    assert_equal(found, ended(tmp_path / "run", plan)["newton"])
+    for name, place in deployment.places.items():
+        ledgers = (tmp_path / "ledgers" / name, place.own(LEDGERS))
+        charged = [folder / "ties" / "ledger" / "ledger.jsonl" for folder in ledgers]
+        assert charged[0].read_bytes() == charged[1].read_bytes()
+    deployment.close()
+    other = HolderFolders(telling.folder, parse_plan(values | {"run": {"name": "again", "task": "integration"}}))
+    again = Deployment(other, tmp_path / "deployed", **policy)
+    with (
+        Journal(tmp_path / "other.sqlite", run=run_name(other.plan), plan_hash=other.plan.digest()) as journal,
+        pytest.raises(MigrafedError, match=r"questions in this period"),
+    ):
+        again.stage(stage_named(other.plan, "exchange"), journal)
+    again.close()
 
 
 def test_private_rows_are_those_of_a_simulation(silent: HolderFolders, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dhgsil.public_grid import REGIONS_FILE, SERIES_FILE
 from dhgsil.readers import COUNTS_FILE
 from dhgsil.task import TASK
 from protocol.errors import (
+    ConformanceError,
     DataError,
     InputError,
     LedgerError,
@@ -65,7 +66,7 @@ def desk_of(plan: Plan, folder: Path, data: Path, name: str = "north", **policy:
     deployment = {holder: write_place(folder / f"of {holder}", holder, data) for holder in ("north", "east", "west")}
     place = write_place(folder / name, name, data, **policy)
     keys = {holder: identity_of(each) for holder, each in deployment.items()} | {name: identity_of(place)}
-    return Desk(place, Approving(plan, roster_of(keys)))
+    return Desk(place, Approving(plan, roster_of(keys)), conformance=list)
 
 
 def asked(desk: Desk, plan: Plan, run: str = RUN) -> Any:
@@ -316,6 +317,31 @@ def test_an_agent_that_is_started_anew_goes_on(aggregation: str, folders: Holder
     with broken.journal() as journal:
         found = broken.stage(spec, journal)
     assert all(np.array_equal(found[name], values) for name, values in undisturbed.items())
+
+
+def test_no_private_run_with_a_mechanism_that_fails_its_check(
+    folders: HolderFolders, data: Path, tmp_path: Path
+) -> None:
+    """Asked before anything is opened, and only of plans that promise something; one answer serves the process."""
+    asked_for: list[bool] = []
+
+    def check() -> None:
+        asked_for.append(True)
+        if len(asked_for) == 1:
+            raise ConformanceError("noise is too quiet; do not release anything with this installation")
+
+    plan = parse_plan(tiny_values() | {"data": folders.plan.data, "privacy": section(COUNTS)})
+    desk = desk_of(plan, tmp_path, data)
+    desk._conformance = check
+    with pytest.raises(ConformanceError):
+        asked(desk, plan)
+    assert not (tmp_path / "north" / "ledgers").exists()
+    asked(desk, plan)
+    asked(desk, plan, run="another-run")
+    assert len(asked_for) == 2
+    plain = desk_of(folders.plan, tmp_path / "plain", data)
+    plain._conformance = lambda: pytest.fail("a plan that promises nothing needs no noise")
+    asked(plain, folders.plan)
 
 
 def test_every_refusal_is_one_of_ours(folders: HolderFolders, data: Path, tmp_path: Path) -> None:
