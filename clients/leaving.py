@@ -76,6 +76,7 @@ class _Stage:
         if self._plan.masks:
             yield self._item("keys, signatures and shares that set up and open masked sums", 4 * self._sums(),
                              self._holders * 2 * parcel_size(self._holders) + _ENVELOPE, COORDINATOR)  # fmt: skip
+        yield self._item("number of examples, and where the ledger stands", 2, _ENVELOPE, COORDINATOR)
         yield from self._phases()
         if spec.kind == "rounds":
             yield from self._rounds()
