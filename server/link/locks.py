@@ -64,9 +64,7 @@ def lock_now(path: Path, *, wait: bool = False) -> int | None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise LinkError(
-            f"cannot open {path} ({error.strerror}); use the user that ran 'migrafed server init'"
-        ) from None
+        raise LinkError(f"cannot open {path} ({error.strerror}); use the user that ran 'server init'") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

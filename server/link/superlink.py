@@ -36,6 +36,7 @@ from server.link.environment import flower_environment
 from server.link.gates import ControlGate, PublicGate
 from server.link.locks import sole
 from server.link.ports import LOOPBACK, listeners
+from server.link.timing import IDLE_SECONDS, TimedProtocol, allow_many_connections
 from server.link.tls import server_context
 from server.settings import (
     CA,
@@ -151,6 +152,8 @@ def _configured(place: ServerPlace, app: ASGIApp, *, lifespan: str) -> uvicorn.C
         app,
         lifespan="on" if lifespan == "on" else "off",
         ws="none",
+        http=TimedProtocol,
+        timeout_keep_alive=IDLE_SECONDS,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
@@ -192,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when whoever started this is gone")
     given = parser.parse_args(arguments)
     os.umask(0o077)
+    allow_many_connections()
     try:
         place = load_server(given.folder)
         wanted = flower_environment(place)

@@ -60,7 +60,8 @@ class Rationed:
         _LOG.warning("TLS: %s", text)
 
 
-_RATION = Rationed(LINES_PER_MINUTE)
+RATION = Rationed(LINES_PER_MINUTE)
+"""Of this process."""
 
 
 class _LoggedTls(ssl.SSLObject):
@@ -80,5 +81,5 @@ def _logged(what: str) -> Iterator[None]:
     except _ORDINARY:
         raise
     except ssl.SSLError as error:
-        _RATION.warn(f"{what} ({error.reason or type(error).__name__})")
+        RATION.warn(f"{what} ({error.reason or type(error).__name__})")
         raise
