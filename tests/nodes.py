@@ -138,7 +138,7 @@ def ended_process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         sys.stdout.write(b"".join(output).decode(errors="replace"))
 
 
-def until(condition: Callable[[], object], *, seconds: float = 45, what: str = "it") -> None:
+def until(condition: Callable[[], object], *, seconds: float = 150, what: str = "it") -> None:
     """Wait until something holds."""
     ends = time.monotonic() + seconds
     while not condition():
