@@ -58,7 +58,7 @@ class Book(FrozenConfig):
         return self.model_copy(update={"invited": self.invited | {holder: invited}})
 
     def with_member(self, holder: str, member: Member) -> Book:
-        """A member more, whose invitation is over; a node key that it had before leaves."""
+        """A member more, whose invitation is over; a node key that it had before leaves, the one it has now stays."""
         before = self.members.get(holder)
         if before is not None and before.node == member.node:
             member = member.model_copy(update={"node_id": before.node_id})
@@ -66,7 +66,7 @@ class Book(FrozenConfig):
         return Book(
             invited={name: one for name, one in self.invited.items() if name != holder},
             members=dict(sorted((self.members | {holder: member}).items())),
-            leaving=(*self.leaving, *gone),
+            leaving=tuple(key for key in (*self.leaving, *gone) if key != member.node),
         )
 
     def without(self, holder: str) -> Book:

@@ -7,12 +7,10 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from privacy.secure_aggregation.roster import Roster
 from protocol.errors import InputError, LinkError, PlanError, StorageError
@@ -21,7 +19,7 @@ from server.link import authority
 from server.members import Members, own_address, signing_key
 from server.server_folder import make_server
 from server.settings import KEY, MEMBERS, SETTINGS_FILE, ServerFile, ServerPlace, load_server
-from tests.server_members import answer, joined, keys
+from tests.server_members import FakeNodes, answer, joined, keys
 
 NOW = 1_800_000_000.0
 
@@ -38,37 +36,6 @@ def place(tmp_path: Path) -> ServerPlace:
 @pytest.fixture
 def members(place: ServerPlace) -> Members:
     return Members(place)
-
-
-@dataclass(frozen=True)
-class FakeNode:
-    node_id: int
-    public_key: bytes
-
-
-class FakeNodes:
-    """What the SuperLink does: a key has one number, and one that was shut out never comes back."""
-
-    def __init__(self) -> None:
-        self.there: dict[bytes, int] = {}
-        self.gone: set[bytes] = set()
-        self.away = False
-
-    def nodes(self) -> list[FakeNode]:
-        if self.away:
-            raise LinkError("away")
-        return [FakeNode(number, key) for key, number in self.there.items()]
-
-    def register(self, public_key: bytes) -> int:
-        key = load_ssh_public_key(public_key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        if key in self.gone:
-            raise PlanError("was removed before")
-        return self.there.setdefault(key, 100 + len(self.there) + len(self.gone))
-
-    def unregister(self, node_id: int) -> None:
-        (key,) = [key for key, number in self.there.items() if number == node_id]
-        del self.there[key]
-        self.gone.add(key)
 
 
 def test_from_an_invitation_to_a_roster(members: Members, place: ServerPlace) -> None:
@@ -178,10 +145,10 @@ def test_who_is_removed_is_shut_out(members: Members) -> None:
     nodes = FakeNodes()
     members.register(nodes)
     members.remove("north")
-    nodes.away = True
+    nodes.left = 0
     with pytest.raises(LinkError):
         members.register(nodes)
-    nodes.away = False
+    nodes.left = None
     assert members.register(nodes) == []
     assert len(nodes.there) == 1
     assert members.book.leaving == ()
@@ -191,6 +158,17 @@ def test_who_is_removed_is_shut_out(members: Members) -> None:
     assert members.register(nodes) == []
     with pytest.raises(InputError, match="'far' is neither a member nor invited; there is east, north"):
         members.remove("far")
+
+
+def test_who_was_removed_by_mistake_comes_back(members: Members) -> None:
+    """With the same keys, as long as the SuperLink was not told."""
+    joined(members, "north", "east")
+    nodes = FakeNodes()
+    members.register(nodes)
+    members.remove("north")
+    members.admit(answer(members.invite("north")[0], 1))
+    assert members.register(nodes) == []
+    assert len(nodes.there) == 2
 
 
 def test_changed_keys_take_the_place_of_the_old(members: Members) -> None:
