@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
@@ -87,12 +88,21 @@ def locked_folder(place: HolderPlace) -> Iterator[Path]:
             "'migrafed holder check' say which mode is wrong"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _lock(lock):
+            raise LinkError(f"a node runs on {folder} already; end it first, see 'migrafed holder status'")
         yield folder
-    except BlockingIOError:
-        raise LinkError(f"a node runs on {folder} already; end it first, see 'migrafed holder status'") from None
     finally:
         os.close(lock)
+
+
+def _lock(lock: int) -> bool:
+    """Whether nobody else holds it; whoever only looks lets go at once."""
+    for _ in range(5):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def write_secret(folder: Path, secret: bytes) -> Path:

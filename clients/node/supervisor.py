@@ -199,7 +199,8 @@ class Node:
     def _command(self) -> list[str]:
         place = self._place
         return [
-            sys.executable, "-P", "-m", "clients.node.supernode", "--busy-seconds", f"{place.config.node.poll_seconds}", "--",
+            sys.executable, "-P", "-m", "clients.node.supernode",
+            "--busy-seconds", f"{place.config.node.poll_seconds}", "--",
             "--superlink", place.coordinator.address, "--root-certificates", str(place.ca),
             "--auth-supernode-private-key", str(place.own(NODE_KEY)), "--isolation", "process",
             "--host", _LOOPBACK, "--port", f"{place.config.node.port}",
