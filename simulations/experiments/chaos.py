@@ -118,10 +118,11 @@ class Chaos:
         self._deck, self._per_run, self._gap, self._choose, self._say = list(faults), per_run, gap, choose, say
         self._threads: list[threading.Thread] = []
 
-    def run_all(self) -> None:
+    def run_all(self, after_each: Callable[[], None]) -> None:
         """Runs until the deck is empty, then one that is left alone."""
         while self._deck:
             self._run(len(self.ran) + 1, self._per_run)
+            after_each()
         self._run(len(self.ran) + 1, 0)
 
     def folder(self, number: int) -> Path | None:
@@ -298,7 +299,8 @@ def print_report(result: dict[str, Any]) -> None:
 
 def carry_out(
     folder: Path, *, faults: int, per_run: int, gap: float, seed: int, verify: int, disk_megabytes: int,
-    say: Callable[[str], None], kinds: Sequence[str] = KINDS, plan: Path = PLAN,
+    say: Callable[[str], None], keep: Callable[[dict[str, Any]], None] = lambda result: None,
+    kinds: Sequence[str] = KINDS, plan: Path = PLAN,
 ) -> dict[str, Any]:  # fmt: skip
     """Make a federation in a new folder, let everything go wrong, and say what came of it."""
     started, choose = time.monotonic(), random.Random(seed)
@@ -310,7 +312,7 @@ def carry_out(
         allowed = [kind for kind in possible(federation) if kind in kinds]
         drawn = deck(faults, federation.holders, choose, allowed)
         chaos = Chaos(federation, drawn, per_run=per_run, gap=gap, choose=choose, say=say)
-        chaos.run_all()
+        chaos.run_all(lambda: keep(report(chaos, seed=seed, seconds=time.monotonic() - started)))
         federation.end_services()
         check(chaos, verify=verify)
         return report(chaos, seed=seed, seconds=time.monotonic() - started)
@@ -328,15 +330,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where everything lies; kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")
     given = parser.parse_args(arguments)
+
+    def keep(result: dict[str, Any]) -> None:
+        if given.out is not None:
+            text = json.dumps(result, indent=1) + "\n"
+            write_whole(given.out, lambda path: path.write_text(text, encoding="utf-8"))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     with tempfile.TemporaryDirectory(prefix="migrafed-chaos-") as temporary:
         folder = given.folder or Path(temporary) / "federation"
         result = carry_out(
             folder, faults=given.faults, per_run=given.per_run, gap=given.gap, seed=given.seed, verify=given.verify,
-            disk_megabytes=given.disk, say=lambda line: print(line, file=sys.stderr, flush=True),
+            disk_megabytes=given.disk, say=lambda line: print(line, file=sys.stderr, flush=True), keep=keep,
         )  # fmt: skip
-    if given.out is not None:
-        text = json.dumps(result, indent=1) + "\n"
-        write_whole(given.out, lambda path: path.write_text(text, encoding="utf-8"))
+    keep(result)
     print_report(result)
     return 1 if result["findings"] else 0
 
