@@ -7,10 +7,10 @@ All of it is a re-design that satisfies the recovered facts about the paper, not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from dhgsil.graphs import geography_operator
 
@@ -46,6 +46,14 @@ class DataConfig(BaseModel):
     block_steps: int = Field(default=1, ge=1, description="steps per block of the coarse mobility matrices")
     label_steps: int = Field(default=4, ge=1, description="last input steps the four variables are computed from")
     scale: float = Field(default=1.0, gt=0, description="factor on the index before it enters model space")
+    public: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="digest of the public lists that every party must have"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_digest(self, values_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not used is not in the digest of the plan."""
+        return {name: value for name, value in values_of(self).items() if (name, value) != ("public", None)}
 
 
 class ModelConfig(BaseModel):

@@ -10,6 +10,9 @@ source             files
 =================  ==================================================================================================
 
     Coordinator(grid, task, public_inputs(plan, folder), plan, ...)
+
+Parties whose lists differ, in their order only even, would add up counts of different regions without anybody noticing.
+So a plan may name the digest of its lists (``data.public``), and who has others refuses it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import csv
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -29,9 +33,10 @@ from dhgsil.queries.keywords import Keywords, builtin_keywords, read_keywords
 from dhgsil.queries.rules import QueryCalendar
 from dhgsil.regions import Regions
 from dhgsil.series import ODSeries, Provenance
+from dhgsil.steps import Step
 from dhgsil.task import JOB_QUERIES, TASK, Grid, QuerySection, data_section
-from protocol.errors import PlanError
-from protocol.plan import Plan
+from protocol.errors import DataError, PlanError
+from protocol.plan import Plan, digest_of
 
 REGIONS_FILE, SERIES_FILE, CITIES_FILE, KEYWORDS_FILE = "regions.csv", "series.toml", "cities.csv", "keywords.toml"
 PARQUET = "parquet"
@@ -53,6 +58,10 @@ class QueryLists:
     cities: CityList
     calendar: QueryCalendar
     keywords: Keywords
+
+    def digest(self) -> str:
+        """SHA-256 of the lists, as ``data.public`` has it; the days stand in the plan."""
+        return digest_of({"cities": self.cities.digest(), "keywords": self.keywords.digest()})
 
 
 def public_inputs(plan: Plan, folder: Path) -> Grid:
@@ -87,7 +96,9 @@ def public_series(plan: Plan, folder: Path) -> ODSeries:
         )
     start, end = public_days(plan)
     step, provenance = read_series_toml(folder / SERIES_FILE)
-    return blank_series(plan, read_regions_csv(folder / REGIONS_FILE), QueryCalendar(start, end, step), provenance)
+    regions = read_regions_csv(folder / REGIONS_FILE)
+    check_public(plan, regions_digest(regions, step, provenance.country), folder)
+    return blank_series(plan, regions, QueryCalendar(start, end, step), provenance)
 
 
 def query_lists(plan: Plan, folder: Path) -> QueryLists:
@@ -99,7 +110,31 @@ def query_lists(plan: Plan, folder: Path) -> QueryLists:
     """
     section = data_section(plan).queries or QuerySection()
     calendar = QueryCalendar(*public_days(plan), section.step, section.zone)
-    return QueryLists(read_cities(folder / CITIES_FILE), calendar, keywords_of(plan, folder))
+    lists = QueryLists(read_cities(folder / CITIES_FILE), calendar, keywords_of(plan, folder))
+    check_public(plan, lists.digest(), folder)
+    return lists
+
+
+def regions_digest(regions: Regions, step: Step, country: str | None) -> str:
+    """SHA-256 of the public lists of counts: which region is which row, where it lies, the step and the holidays."""
+    places = [[float(lat), float(lon)] for lat, lon in zip(regions.lat, regions.lon, strict=True)]
+    told: dict[str, Any] = {"codes": list(regions.codes), "places": places, "step": step, "country": country}
+    return digest_of(told)
+
+
+def check_public(plan: Plan, found: str, folder: Path) -> None:
+    """Refuse public lists that are not those of the plan.
+
+    Raises:
+        DataError: the digests of both.
+    """
+    wanted = data_section(plan).public
+    if wanted not in (None, found):
+        raise DataError(
+            f"the public lists have digest {found[:12]} and the plan names {wanted[:12]}",
+            way_out="get the lists that the plan was made with; their order matters too",
+            source=folder,
+        )
 
 
 def keywords_of(plan: Plan, folder: Path | None) -> Keywords:

@@ -31,7 +31,7 @@ import tomli_w
 from clients.desk.calls import HOLDER_FILE, TABLES
 from clients.desk.queries import SOURCE_FILE
 from dhgsil.formats.parquet import write_parquet
-from dhgsil.public_grid import CITIES_FILE, PARQUET, write_public
+from dhgsil.public_grid import CITIES_FILE, PARQUET, QueryLists, keywords_of, regions_digest, write_public
 from dhgsil.readers import COUNTS_FILE
 from dhgsil.steps import next_step
 from dhgsil.task import JOB_QUERIES, SYNTHETIC, TASK, data_section
@@ -137,7 +137,9 @@ def _write_counts(plan: Plan, folder: Path, progress: Progress) -> Plan:
         write_parquet(series.held_by(codes), folder / name / COUNTS_FILE)
     progress.stage_ended("made-up counts")
     last = next_step(series.times[-1], series.step) - 1
-    return _reading(plan, {"source": PARQUET, "start": str(series.times[0]), "end": str(last)})
+    days = {"start": str(series.times[0]), "end": str(last)}
+    public = regions_digest(series.regions, series.step, series.provenance.country)
+    return _reading(plan, {"source": PARQUET, "public": public, **days})
 
 
 def _write_job_queries(plan: Plan, folder: Path, progress: Progress) -> Plan:
@@ -160,7 +162,8 @@ def _write_job_queries(plan: Plan, folder: Path, progress: Progress) -> Plan:
     shutil.rmtree(log)
     days = {"start": data.start or str(calendar.start), "end": data.end or str(calendar.end)}
     queries: Any = dict(plan.data.get("queries") or {}) | {"step": calendar.step, "zone": calendar.zone}  # type: ignore[call-overload]
-    return _reading(plan, {"queries": queries, **days})
+    public = QueryLists(world.cities, calendar, keywords_of(plan, None)).digest()
+    return _reading(plan, {"queries": queries, "public": public, **days})
 
 
 def _write_calls(plan: Plan, folder: Path, progress: Progress) -> Plan:

@@ -149,6 +149,17 @@ def test_rows_of_another_region_are_refused_and_not_named(folders: HolderFolders
         own_series(folders.plan, data, "north")
 
 
+def test_public_lists_in_another_order(folders: HolderFolders, data: Path, tmp_path: Path) -> None:
+    """Row 1 of one party would be added to row 2 of another, and nobody would notice."""
+    head, one, two, *rest = (data / REGIONS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    (data / REGIONS_FILE).write_text("".join([head, two, one, *rest]), encoding="utf-8")
+    with pytest.raises(DataError, match="their order matters"):
+        asked(desk_of(folders.plan, tmp_path, data), folders.plan)
+    with pytest.raises(DataError, match="digest"):
+        public_inputs(folders.plan, data)
+    asked(desk_of(unnamed := changed(folders.plan, data={"public": None}), tmp_path / "unnamed", data), unnamed)
+
+
 @pytest.mark.parametrize(
     ("dates", "error", "rule"),
     [
