@@ -10,8 +10,10 @@ import datetime as dt
 import email.utils
 import os
 import shutil
+import ssl
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -41,7 +43,7 @@ _GIGABYTE = 10**9
 _LEAST_DISK = 2 * _GIGABYTE
 _MOST_AHEAD, _MOST_BEHIND = 4.0, 300.0
 """Seconds by which the node's clock may differ from the coordinator's; Flower takes 5 ahead and 305 behind."""
-_PATIENCE = 10.0
+_PATIENCE, _WARN_DAYS = 10.0, 30
 
 
 def check_deployed(place: HolderPlace, *, rows: int = 1000) -> CheckedHolder:
@@ -107,13 +109,14 @@ def _modes(place: HolderPlace, *, shared: bool) -> Iterator[tuple[Path, int, int
 def _check_policy(place: HolderPlace, report: Report) -> None:
     policy = place.config.privacy
     found = f"epsilon {policy.max_epsilon:g} at delta {policy.delta:g} for {policy.population}, {policy.period}"
-    report.add(
-        "policy", found + f"; {', '.join(policy.aggregation.allow)} sums",
-        f'holder is "{policy.holder}" in [privacy] and "{place.name}" in [holder]: give both the same name',
-        well=policy.holder == place.name,
-    )  # fmt: skip
+    if policy.holder == place.name:
+        report.ok("policy", f"{found}; {', '.join(policy.aggregation.allow)} sums")
+    else:
+        report.failed(
+            "policy", f"it is for '{policy.holder}', and this holder is '{place.name}'", "give both the same name"
+        )
     if policy.population_size is None:
-        report.note("policy", "population_size is not given", "give it, so that delta is checked against it")
+        report.note("population", "its size is not given", "give population_size, so that delta is checked against it")
 
 
 def _check_disk(place: HolderPlace, report: Report) -> None:
@@ -183,35 +186,53 @@ def _check_connection(place: HolderPlace, report: Report) -> None:
         return
     address = place.coordinator.address
     with report.trying("connection"):
-        ahead = _seconds_ahead(place)
-        report.ok("connection", f"{address}, TLS, certificate of the invitation's authority")
-        if ahead is None:
+        told = _asked(place)
+        ends = "" if told.days is None else f", certificate for {told.days:.0f} more days"
+        report.add(
+            "connection", f"{address}, TLS{ends}", "its operator issues another: migrafed server certificate",
+            well=told.days is None or told.days > _WARN_DAYS,
+        )  # fmt: skip
+        if told.ahead is None:
             report.note("clock", f"{address} tells no time", "compare both clocks")
-        elif -_MOST_BEHIND <= ahead <= _MOST_AHEAD:
-            report.ok("clock", f"{ahead:+.0f} s from the coordinator's")
+        elif -_MOST_BEHIND <= told.ahead <= _MOST_AHEAD:
+            report.ok("clock", f"{told.ahead:+.0f} s from the coordinator's")
         else:
-            report.failed("clock", f"{ahead:+.0f} s from the coordinator's", "set the clock: timedatectl set-ntp true")
+            report.failed("clock", f"{told.ahead:+.0f} s from the coordinator's", "set the clock, NTP say")
+    with report.trying("node"):
         try:
             report.ok("node", f"admitted, number {knock(place)}")
         except StillAliveError:
             report.ok("node", "a SuperNode with this key is logged in, or was a minute ago")
 
 
-def _seconds_ahead(place: HolderPlace) -> float | None:
-    """How far this machine's clock is ahead of the coordinator's, to the second; None if that tells no time.
+@dataclass(frozen=True)
+class _Told:
+    """What the coordinator's answer says: how far this clock is ahead, and how long its certificate lasts."""
+
+    ahead: float | None
+    days: float | None
+
+
+def _asked(place: HolderPlace) -> _Told:
+    """Ask for nothing, over TLS that trusts the invitation's authority alone.
 
     Raises:
         LinkError: it cannot be reached, or is not who it should be.
     """
-    address = place.coordinator.address
+    address, now = place.coordinator.address, dt.datetime.now(dt.UTC)
     try:
-        with httpx.Client(verify=trust(place), timeout=_PATIENCE, trust_env=False) as client:
-            told = client.get(f"https://{address}/").headers.get("date")
+        with (
+            httpx.Client(verify=trust(place), timeout=_PATIENCE, trust_env=False) as client,
+            client.stream("GET", f"https://{address}/") as answer,
+        ):
+            certificate = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
+            date = answer.headers.get("date")
     except httpx.HTTPError:
         knock(place)  # says in words what is wrong
         raise LinkError(f"{address} answered the node and not a plain question; try again") from None
-    now = dt.datetime.now(dt.UTC)
+    days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - now.timestamp()) / 86400
     try:
-        return None if told is None else (now - email.utils.parsedate_to_datetime(told)).total_seconds()
+        ahead = None if date is None else (now - email.utils.parsedate_to_datetime(date)).total_seconds()
     except (TypeError, ValueError):
-        return None
+        ahead = None
+    return _Told(ahead, days)
