@@ -82,6 +82,8 @@ class Executor:
             head = self._head(link, stop)
         except _FAILURES as error:
             LOG.warning("a task could not be taken from the SuperNode (%s); it is left", type(error).__name__)
+            if not _given_up(error):
+                self.stuck()
             return
         if head is None:
             return
@@ -100,7 +102,7 @@ class Executor:
     def _answer(
         self, link: TaskLink, run: int, bundle: str, head: Message, *, ends: float, stop: threading.Event
     ) -> Message | None:
-        """The reply to a message; None if the node is told to stop before there is one."""
+        """The reply to a message; None if nobody waits for it any more."""
         try:
             content = unpacked(link.content())
             if bundle != self._pin:
@@ -108,7 +110,7 @@ class Executor:
                     f"run {run} brings a bundle with hash {bundle[:16]}…, this installation makes {self._pin[:16]}…; "
                     "nothing of it was run. Coordinator and holder must install the same version of migrafed"
                 )
-            answer = self._asked(head, run, content, ends=ends, stop=stop)
+            answer = self._asked(link, head, run, content, ends=ends, stop=stop)
             if answer is None:
                 return None
             if isinstance(answer, bytes):
@@ -123,12 +125,12 @@ class Executor:
         return _error(answer, head)
 
     def _asked(
-        self, head: Message, run: int, content: bytes, *, ends: float, stop: threading.Event
+        self, link: TaskLink, head: Message, run: int, content: bytes, *, ends: float, stop: threading.Event
     ) -> bytes | Refusal | None:
         """The agent's answer, asked for again while it is away and the message is wanted; never two for one message."""
         if self._answered is not None and self._answered[0] == head.metadata.message_id:
             return self._answered[1]
-        while not stop.is_set():
+        while not stop.is_set() and not link.lost.is_set():
             left = max(ends - time.monotonic(), 0.01)
             try:
                 answer = self._agent.ask(head.metadata.message_type, str(run), content, patience=left)
@@ -146,6 +148,7 @@ class Executor:
                 self.waiting_for = ""
                 self._answered = head.metadata.message_id, answer
                 return answer
+        self.waiting_for = ""
         return None
 
     def _push(self, link: TaskLink, reply: Message, *, ends: float, stop: threading.Event) -> None:
@@ -156,7 +159,7 @@ class Executor:
                 link.push(reply)
                 link.finish(failed=None if reply.has_content() else "refused")
             except _FAILURES as error:
-                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                if _given_up(error):
                     LOG.warning("the SuperNode has given a task up (%s); its answer is dropped", error)
                     return
                 if time.monotonic() > ends or stop.wait(1):
@@ -165,6 +168,11 @@ class Executor:
                     return
             else:
                 return
+
+
+def _given_up(error: Exception) -> bool:
+    """Whether the SuperNode knows the task no more: it answered itself, or was started again."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
 
 
 def _error(refusal: Refusal, head: Message) -> Message:

@@ -111,6 +111,8 @@ class TaskInput:
 class TaskLink:
     """One task: its input and its message, signs of life while it lasts, and its answer.
 
+    `lost` is set when the SuperNode knows the task no more: it has given it up, or was started again.
+
     Args:
         address: host:port of the Runtime API.
         token: Of the task.
@@ -126,6 +128,7 @@ class TaskLink:
                 RuntimeTokenHttpInterceptor(token),
             ],
         )
+        self.lost = threading.Event()
         self._over = threading.Event()
         self._life = threading.Thread(target=self._signs_of_life, daemon=True)
         self._node, self._run, self._tree = Node(), 0, ObjectTree()
@@ -206,6 +209,10 @@ class TaskLink:
     def _signs_of_life(self) -> None:
         while not self._over.wait(_EVERY_SECONDS):
             try:
-                self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+                if not self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
+                    self.lost.set()
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code < 500:
+                    self.lost.set()
             except (httpx.HTTPError, ValueError):
-                continue  # the answer's own push tells whether the task is lost
+                continue  # away; the next one may reach it

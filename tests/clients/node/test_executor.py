@@ -50,6 +50,7 @@ class Link:
     push_errors: list[Exception] = field(default_factory=list)
     pushed: list[Message] = field(default_factory=list)
     finished: list[str | None] = field(default_factory=list)
+    lost: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Link:
         return self
@@ -180,6 +181,23 @@ def test_agent_that_stays_away_is_told_when_the_time_is_over() -> None:
     assert reason_of(link.pushed[0]) == {"code": "LinkError", "number": 0}
 
 
+def test_message_of_a_supernode_that_is_gone_is_not_waited_for() -> None:
+    """The next SuperNode's message would wait behind it until its time is over."""
+    orphan, next_one = Link(message()), Link(message(number=2))
+
+    class Away(Agent):
+        def ask(self, message_type: str, run: str, records: bytes, *, patience: float) -> bytes | Refusal:
+            if not orphan.lost.is_set():
+                orphan.lost.set()
+                raise LinkError("no agent")
+            return super().ask(message_type, run, records, patience=patience)
+
+    agent = Away(_ANSWER)
+    served(Supply(orphan, next_one), agent)
+    assert orphan.pushed == []
+    assert answer_of(next_one) == _ANSWER
+
+
 def test_message_that_comes_twice_gets_the_same_answer() -> None:
     """The agent is asked once; another answer to the same message never leaves."""
     first, again = Link(message()), Link(message())
@@ -251,7 +269,7 @@ def test_stop_while_the_agent_is_away_ends_at_once() -> None:
 def test_node_loads_no_torch() -> None:
     """Nor anything else that takes seconds or hundreds of megabytes and serves training alone."""
     code = (
-        "import sys, clients.node.supervisor, clients.node.supernode; "
+        "import sys, migrafed.__main__, migrafed.commands.holder_node, clients.node.supernode; "
         "print([name for name in ('torch', 'torch_geometric', 'opacus', 'pandas', 'ibis', 'sklearn', 'lightgbm') "
         "if name in sys.modules])"
     )
