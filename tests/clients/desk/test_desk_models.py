@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from safetensors.numpy import load
 
 from clients.settings import LEDGERS
+from protocol.errors import DataError
 from protocol.plan import parse_plan
+from protocol.stages import stages_of
 from simulations import protection
 from simulations.holder_folders import HolderFolders, make_folders
 from simulations.runner import simulate
@@ -62,6 +65,19 @@ def assert_same(found: Mapping[str, np.ndarray], run: Path) -> None:
         assert np.array_equal(found[name], values), name
 
 
+def test_rows_of_another_city_do_not_count(tmp_path: Path) -> None:
+    """Somebody else's folder in place of one's own: not one row is of a held city, so nothing is trained on."""
+    nobody_travels = {"data.world": QUERIES["data.world"] | {"traveller_share": 0.0}}
+    folders = made(QUERIES | nobody_travels, tmp_path / "data")
+    deployment = Deployment(folders, tmp_path / "deployed")
+    (place, desk), spec = (deployment.places["north"], deployment.desks["north"]), stages_of(folders.plan)[-1]
+    shutil.rmtree(place.data / "queries")
+    shutil.copytree(deployment.places["west"].data / "queries", place.data / "queries")
+    with pytest.raises(DataError, match="not one") as refusal:
+        desk.agent("run", spec.plan.digest(), spec.name)
+    assert "C00" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("aggregation", ["secure", "plain"])
 @pytest.mark.parametrize("source", [{}, QUERIES], ids=["parquet", "job_queries"])
 def test_without_privacy(source: dict[str, Any], aggregation: str, tmp_path: Path) -> None:
@@ -71,10 +87,22 @@ def test_without_privacy(source: dict[str, Any], aggregation: str, tmp_path: Pat
     assert_same(deployment.model(), tmp_path / "run")
 
 
+def test_calibration_before_the_main_training(tmp_path: Path) -> None:
+    """A stage under a plan derived from the run's own."""
+    folders = made({"training.fit_on": "train+validation", "training.select": "last"}, tmp_path / "data")
+    simulate(folders.plan, data=folders.folder, out=tmp_path / "run")
+    assert_same(Deployment(folders, tmp_path / "deployed").model(), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("changes", "unit"),
-    [(QUERIES | COUNTS, "people"), (COUNTS, "people"), (WINDOWS, "windows")],
-    ids=["job_queries, counts", "parquet, counts", "parquet, windows"],
+    [
+        (QUERIES | COUNTS, "people"),
+        (COUNTS, "people"),
+        (WINDOWS, "windows"),
+        (WINDOWS | {"privacy.noise": "distributed", "training.optimizer": "sgd"}, "windows"),
+    ],
+    ids=["job_queries, counts", "parquet, counts", "parquet, windows", "parquet, shared noise"],
 )
 def test_private_releases_are_served_again(changes: dict[str, Any], unit: str, tmp_path: Path) -> None:
     """With the simulation's ledgers nothing is charged again, and the model is the same."""
