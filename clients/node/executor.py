@@ -116,12 +116,12 @@ class Executor:
             if isinstance(answer, bytes):
                 self.answered += 1
                 return Message(packed(answer), reply_to=head)
+            where = f"number {answer.number} in its outbox log" if answer.number else "see its log"
+            LOG.warning("the agent refuses (%s), %s", answer.code, where)
         except (MigrafedError, *_FAILURES) as error:
             LOG.warning("refused: %s", error if isinstance(error, MigrafedError) else type(error).__name__)
             answer = Refusal(type(error).__name__ if isinstance(error, MigrafedError) else "LinkError", 0)
         self.refused += 1
-        if answer.number:
-            LOG.warning("the agent refuses (%s), number %d in its outbox log", answer.code, answer.number)
         return _error(answer, head)
 
     def _asked(
