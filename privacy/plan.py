@@ -16,11 +16,11 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from privacy import accounting
 from privacy.calibration import least_noise, rounded_up
 from privacy.events import CountNoise, GaussianSteps, PrivacyEvent, check_delta, check_epsilon
 from protocol.errors import PrivacyParameterError
@@ -51,7 +51,7 @@ class _PrivacyPlan(FrozenConfig, ABC):
 
     def epsilon(self, delta: float) -> float:
         """Epsilon of the whole plan at `delta`, for one unit added or removed."""
-        return accounting.epsilon(self.events(), delta=delta)
+        return _accountant().epsilon(self.events(), delta=delta)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
@@ -159,7 +159,7 @@ class DPSGDPlan(_PrivacyPlan):
 
     def person_epsilon(self, examples_per_person: int, delta: float) -> float:
         """Epsilon of a person who owns so many examples, each with its K contacts."""
-        return accounting.group_epsilon(self._steps_event(), examples_per_person=examples_per_person, delta=delta)
+        return _accountant().group_epsilon(self._steps_event(), examples_per_person=examples_per_person, delta=delta)
 
     def epsilon_against(self, delta: float, *, dishonest: int) -> float:
         """Epsilon of one example where so many of the t holders whose noise counts are dishonest.
@@ -179,7 +179,7 @@ class DPSGDPlan(_PrivacyPlan):
         if dishonest >= self.honest:
             return math.inf
         left = self.noise_multiplier * math.sqrt((self.honest - dishonest) / self.honest)
-        return accounting.epsilon((self._steps_event(left * (1 - 2.0**-50)),), delta=delta)
+        return _accountant().epsilon((self._steps_event(left * (1 - 2.0**-50)),), delta=delta)
 
     def calibrate(self, *, epsilon: float, delta: float) -> Self:
         """A new plan with the least noise that is (epsilon, delta)-DP for one example, its contacts included.
@@ -233,10 +233,17 @@ def plan_from_json(text: str) -> PrivacyPlan:
         raise PrivacyParameterError(_in_words(error, "privacy plan")) from None
 
 
+def _accountant() -> ModuleType:
+    """Loaded where it is asked: it takes a second, and who only reads a plan or a policy has no question for it."""
+    from privacy import accounting  # noqa: PLC0415
+
+    return accounting
+
+
 def _least_noise(events_with: Callable[[float], tuple[PrivacyEvent, ...]], *, epsilon: float, delta: float) -> float:
     return least_noise(
-        lambda noise: accounting.epsilon(events_with(noise), delta=delta),
-        rough_epsilon_of=lambda noise: accounting.rough_epsilon(events_with(noise), delta=delta),
+        lambda noise: _accountant().epsilon(events_with(noise), delta=delta),
+        rough_epsilon_of=lambda noise: _accountant().rough_epsilon(events_with(noise), delta=delta),
         target=epsilon,
     )
 
