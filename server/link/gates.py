@@ -39,6 +39,7 @@ SMALL, LARGE = 64 * 1024, 64 * 1024 * 1024
 TOKEN_HEADER = "migrafed-control"  # noqa: S105  the name of a header
 HEALTH = "/health"
 _KEY, _SIGNATURE, _TIME = b"flwr-public-key", b"flwr-signature", b"flwr-timestamp"
+_ACTIVATE = "/v1/fleet/activate-node"
 _MAX_AGE = dt.timedelta(seconds=305)
 
 NodeKnown = Callable[[bytes], bool]
@@ -80,23 +81,30 @@ class PublicGate:
             return _answer(411, "length required")
         if int(size) > LARGE:
             return _answer(413, f"at most {LARGE} bytes")
-        if int(size) > SMALL and not await asyncio.to_thread(self._signed, headers):
-            return _answer(401, "a body of this size is taken from registered nodes only")
+        if int(size) > SMALL:
+            signer = await asyncio.to_thread(_signer, headers)
+            if signer is None or not await asyncio.to_thread(self._known, signer):
+                return _answer(401, "a body of this size is taken from registered nodes only")
+        elif path == _ACTIVATE:
+            signer = await asyncio.to_thread(_signer, headers)
+            if signer is not None and not await asyncio.to_thread(self._known, signer):
+                return _answer(403, "this node's key is not registered")  # Flower says the same of one that is online
         return None
 
-    def _signed(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the headers are those that a registered node signed just now; Flower checks them again."""
-        try:
-            pem = base64.b64decode(headers[_KEY], validate=True)
-            signature = base64.b64decode(headers[_SIGNATURE], validate=True)
-            age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(headers[_TIME].decode("ascii"))
-            key = load_pem_public_key(pem)
-            if abs(age) > _MAX_AGE or not isinstance(key, ec.EllipticCurvePublicKey) or not self._known(pem):
-                return False
-            key.verify(signature, headers[_TIME], ec.ECDSA(hashes.SHA256()))
-        except (KeyError, ValueError, TypeError, binascii.Error, InvalidSignature, UnsupportedAlgorithm):
-            return False
-        return True
+
+def _signer(headers: dict[bytes, bytes]) -> bytes | None:
+    """The public key (PEM) whose owner signed the headers just now, as Flower's nodes do; Flower checks them again."""
+    try:
+        pem = base64.b64decode(headers[_KEY], validate=True)
+        signature = base64.b64decode(headers[_SIGNATURE], validate=True)
+        age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(headers[_TIME].decode("ascii"))
+        key = load_pem_public_key(pem)
+        if abs(age) > _MAX_AGE or not isinstance(key, ec.EllipticCurvePublicKey):
+            return None
+        key.verify(signature, headers[_TIME], ec.ECDSA(hashes.SHA256()))
+    except (KeyError, ValueError, TypeError, binascii.Error, InvalidSignature, UnsupportedAlgorithm):
+        return None
+    return pem
 
 
 class ControlGate:

@@ -169,6 +169,15 @@ def test_others_may_not_send_much(headers: dict[str, str]) -> None:
     assert asked(public(), request("/v1/fleet/push-object", headers={"content-length": LARGE} | headers)) == 401
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"), [(signed(NODE), 200), (signed(STRANGER), 403), ({}, 200), (signed(STRANGER, age=400), 200)]
+)
+def test_a_node_learns_that_it_is_not_registered(headers: dict[str, str], status: int) -> None:
+    """Its owner alone does: whoever cannot sign for the key is left to Flower, which refuses him without a word."""
+    assert asked(public(), request("/v1/fleet/activate-node", headers=headers)) == status
+    assert asked(public(), request("/v1/fleet/get-run", headers=headers)) == 200
+
+
 def control() -> ControlGate:
     return ControlGate(app, SECRET)
 
