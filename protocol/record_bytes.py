@@ -29,7 +29,7 @@ def records_from_bytes(content: bytes) -> RecordDict:
     try:
         proto.ParseFromString(content)
         return recorddict_from_proto(proto)
-    except (DecodeError, KeyError, TypeError, ValueError):
+    except (AttributeError, DecodeError, KeyError, TypeError, ValueError):
         raise ProtocolError("a message cannot be read; both sides must run the same version") from None
 
 
