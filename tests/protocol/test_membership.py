@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from protocol.membership import Invitation, Joining, RosterPage, fingerprint, ke
 from tests.membership import certificate
 
 COORDINATOR, IDENTITY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+OTHER_KIND = IDENTITY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 NODE = ec.derive_private_key(7, ec.SECP384R1())
 
 
@@ -196,3 +198,11 @@ def test_fingerprints_are_read_aloud() -> None:
     """Golden: sha256(b"abc") is in FIPS 180-2, B.1."""
     assert fingerprint(b"abc") == "ba78 16bf 8f01 cfea 4141 40de"
     assert key_fingerprint("616263") == fingerprint(b"abc")
+
+
+@pytest.mark.parametrize("node", ["", "no key", "ssh-ed25519 AAAA", OTHER_KIND])
+def test_a_node_key_is_an_ec_key(node: str) -> None:
+    """Flower takes no other; said when the answer is read, not when the node cannot connect."""
+    joining = Joining.read(FILES[Joining], where="file")
+    with pytest.raises(ValueError, match="no EC public key in OpenSSH form"):
+        Joining.model_validate(joining.model_dump() | {"node": node})
