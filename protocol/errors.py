@@ -143,13 +143,12 @@ class HolderRefusedError(RefusedError):
     Args:
         holder: Name of the holder, or of its node.
         code: Class name of the error that the holder raised.
-        number: Of the refusal in the holder's own log.
+        number: Of the refusal in the holder's outbox; 0 if it is the node's own word, or could not be written there.
     """
 
     def __init__(self, holder: str, *, code: str, number: int) -> None:
-        super().__init__(
-            f"{holder} refuses ({code}); its operator finds why as refusal {number} with 'migrafed holder outbox'"
-        )
+        where = f"as refusal {number} with 'migrafed holder outbox'" if number else "in the node's and the agent's log"
+        super().__init__(f"{holder} refuses ({code}); its operator finds why {where}")
         self.holder, self.code, self.number = holder, code, number
 
 
