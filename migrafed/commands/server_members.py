@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
     facts = [
         ("invited", f"{row['holder']}, {'ended' if row['over'] else 'until'} {utc(row['expires'])}") for row in invited
     ]
-    title = f"SUCCESS {len(members)} members of '{place.config.server.name}'"
+    title = f"SUCCESS members of '{place.config.server.name}': {len(members)}"
     return Outcome(
         {"server": place.config.server.name, "members": members, "invited": invited}, title, facts, above=table
     )
