@@ -17,7 +17,7 @@ from protocol.errors import PlanError, StorageError
 
 LONGEST_PATH = 103
 """Bytes of a socket's path; Linux takes 107, and four are for the name it has until it is in place."""
-_WAITING = 16
+_WAITING = 128
 _ACL = "system.posix_acl_access"
 _ENTRY = struct.Struct("<HHI")
 _READ_WRITE, _NOBODY = 6, 0xFFFFFFFF
