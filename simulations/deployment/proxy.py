@@ -128,10 +128,10 @@ class Proxy:
         if self._server is not None:
             self._server.close()
         self._break_all()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self._passing.set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # they end by themselves: their connections are broken
+            await asyncio.wait(others, timeout=5)
 
     def _break_all(self) -> None:
         for writer in list(self._writers):

@@ -74,11 +74,10 @@ def running_link(folder: Path) -> Iterator[Link]:
         )  # fmt: skip
     link = Link(place, process)
     try:
-        for _ in range(300):
-            if process.poll() is not None:
+        ends = time.monotonic() + 120
+        while not (port_open(place.config.server.port) and port_open(link.control_port)):
+            if process.poll() is not None or time.monotonic() > ends:
                 raise AssertionError((folder / "stderr.log").read_text())
-            if port_open(place.config.server.port) and port_open(link.control_port):
-                break
             time.sleep(0.1)
         yield link
     finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
 import httpx
@@ -42,6 +43,18 @@ def asked(client: FleetHttpClient, number: int) -> bool:
     return True
 
 
+def broken_tls(link: Link) -> int:
+    """How often the coordinator noted that a connection broke, or did not come about."""
+    return link.log.count("TLS: a connection")
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    ends = time.monotonic() + 10
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.05)
+    return condition()
+
+
 def said(address: tuple[str, int], content: bytes, context: ssl.SSLContext | None = None) -> bytes:
     """What the other side answers to raw bytes."""
     plain = socket.create_connection(address, timeout=2)
@@ -70,8 +83,10 @@ def test_a_registered_node_is_answered_through_a_proxy_that_changes_nothing(link
 def test_plain_text_is_not_answered(link: Link) -> None:
     before = link.requests()
     request = b"POST /v1/fleet/activate-node HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"
+    lines = broken_tls(link)
     assert not said(link.address, request).startswith(b"HTTP")
     assert link.requests() == before
+    assert eventually(lambda: broken_tls(link) > lines)
 
 
 def test_an_old_tls_is_not_spoken(link: Link) -> None:
@@ -108,9 +123,13 @@ def test_a_node_refuses_a_certificate_that_ended(link: Link, node: tuple[Node, i
 
 def test_a_node_that_is_not_registered_is_refused_and_logged(link: Link) -> None:
     stranger = Node()
-    with stranger.client(link.address[1], ca_of(link.place)) as client, pytest.raises(httpx.HTTPStatusError):
+    with (
+        stranger.client(link.address[1], ca_of(link.place)) as client,
+        pytest.raises(httpx.HTTPStatusError) as refused,
+    ):
         client.ActivateNode(ActivateNodeRequest(public_key=stranger.public, heartbeat_interval=30))
-    assert "Attempted to register SuperNode with public key" in link.log
+    assert refused.value.response.status_code == httpx.codes.FORBIDDEN
+    assert 'POST /v1/fleet/activate-node HTTP/1.1" 403' in link.log
 
 
 def test_a_node_cannot_speak_for_another(link: Link, node: tuple[Node, int]) -> None:
@@ -142,10 +161,11 @@ def test_changed_bytes_in_the_middle_of_a_conversation_too(link: Link, node: tup
     own, number = node
     with Proxy(link.address) as proxy, own.client(proxy.port, ca_of(link.place)) as client:
         assert asked(client, number)
-        before = link.requests()
+        before, lines = link.requests(), broken_tls(link)
         with proxy.changed(flipping(50, way="up")), pytest.raises(httpx.TransportError):
             asked(client, number)
         assert link.requests() == before
+        assert eventually(lambda: broken_tls(link) > lines)
         assert asked(client, number)
 
 
