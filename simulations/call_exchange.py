@@ -25,6 +25,7 @@ from integration.stages import EXCHANGE_STAGE, SHARE
 from integration.study import StudySection
 from integration.task import IntegrationTask
 from privacy.matching import MatchRules
+from privacy.plan import DPSGDPlan
 from privacy.secure_aggregation.roster import Identity
 from privacy.signed_keys import KeySigner
 from protocol.plan import Plan
@@ -34,6 +35,7 @@ from simulations.call_data import CallData
 from simulations.holders import SimulatedHolders
 from simulations.identities import identities_of, roster_of
 from simulations.progress import Progress
+from simulations.protection import open_custodies
 
 STAGE = Stage(name=EXCHANGE_STAGE, share=SHARE)
 
@@ -83,6 +85,7 @@ def exchanged_rows(
     keys: Path,
     progress: Progress,
     identities: Mapping[str, Identity] | None = None,
+    mechanism: DPSGDPlan | None = None,
 ) -> pd.DataFrame:
     """Rows of all operators after the exchange.
 
@@ -97,6 +100,7 @@ def exchanged_rows(
         progress: Told what happens.
         identities: Signing keys of the operators, which sign their sealing keys too; kept beside their ledgers if not
             given.
+        mechanism: Noise of the training, for a plan that trains privately: its ledger is the one that witnesses see.
 
     Raises:
         RefusedError: a policy or a ledger does not allow what the plan asks for.
@@ -105,7 +109,7 @@ def exchanged_rows(
     phases = exchange_phases(city.study)
     sizes, signing = match_sizes(city), identities or identities_of(city.operators, ledgers)
     roster = roster_of(signing)
-    with open_ties(plan, city.study, ledgers) as custodies:
+    with open_ties(plan, city.study, ledgers) as custodies, open_custodies(plan, ledgers) as people:
         holdings = {
             name: CallHolding(
                 name, one.records, city.engine, city.study, key=kept_key(keys / f"{name}.key"),
@@ -115,8 +119,8 @@ def exchanged_rows(
             for name, one in city.operators.items()
         }  # fmt: skip
         holders = SimulatedHolders(
-            dict.fromkeys(holdings), plan, task, STAGE, custodies=custodies, identities=signing,
-            letters=holdings,
+            dict.fromkeys(holdings), plan, task, STAGE, custodies=people or custodies, mechanism=mechanism,
+            identities=signing, letters=holdings,
         )  # fmt: skip
         coordinator = Coordinator(holders.grid(), task, None, plan, run=run, journal=journal, roster=holders.roster)
         progress.stage_started("exchange", len(phases))

@@ -214,7 +214,7 @@ class CallWork:
             rows = exchanged_rows(
                 self.plan, task_of(self.plan), self.city, run=run_name(self.plan), journal=self.journal,
                 ledgers=self.ledgers or self.folder / LEDGERS_FOLDER, keys=self.folder / WORK / "keys",
-                progress=self.progress, identities=self.fits.identities,
+                progress=self.progress, identities=self.fits.identities, mechanism=self.fits.mechanism,
             )  # fmt: skip
             write_whole(path, rows.to_parquet)
         return pd.read_parquet(path)

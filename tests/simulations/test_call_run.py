@@ -101,9 +101,11 @@ def test_stopped_run_ends_with_the_same_tables(whole: IntegrationResult, tmp_pat
 
 
 @pytest.mark.slow
-def test_private_run_charges_every_operator_and_says_what_it_promises(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pushes", "told"), [("none", "no pushes"), ("L2", "L2")])
+def test_private_run_charges_every_operator_and_says_what_it_promises(pushes: str, told: str, tmp_path: Path) -> None:
+    """Counts with noise about contacts are charged beside it, in the ledger of ties."""
     plan = plan_of(
-        data={"pushes": "none", "training_rows": 200},
+        data={"pushes": pushes, "training_rows": 200},
         model={"features": "own"},
         training={"rounds": 2},
         compare={"pooled": False, "alone": False, "baselines": []},
@@ -119,7 +121,9 @@ def test_private_run_charges_every_operator_and_says_what_it_promises(tmp_path: 
         assert 0 < holder.spent_epsilon <= 4.0
         assert "being called is not protected" in holder.promises[0].unit.lower()
     settings = set(result.federation["setting"])
-    assert settings == {"federated, no pushes: private, epsilon 4"}, "nothing else may leave an operator"
+    assert settings == {f"federated, {told}: private, epsilon 4"}, "nothing else may leave an operator"
+    ties = [tmp_path / "run" / "holders" / name / "ties" for name in OPERATORS]
+    assert [folder.exists() for folder in ties] == [pushes == "L2"] * len(ties)
 
 
 @pytest.mark.slow
