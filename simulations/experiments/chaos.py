@@ -39,7 +39,7 @@ from protocol.plan import load_plan
 from server.run_folder import FACTS_FILE, JOURNAL_FILE, MODEL_FILE
 from simulations.benchmarks.timing import print_table
 from simulations.deployment.faults import can_move_clocks
-from simulations.deployment.federation import CommandError, Federation, Options
+from simulations.deployment.federation import RUN, CommandError, Federation, Options
 from simulations.deployment.invariants import (
     broken_journal,
     broken_ledgers,
@@ -137,13 +137,13 @@ class Chaos:
         plan = self._plan(number)
         federation.approve(plan)
         started, due = time.monotonic(), self._next()
+        log_begins = len(_written(federation))
         service = federation.run(plan)
-        log_begins = 0
         while True:
             federation.look_after()
             if not service.running:
-                text = service.log.read_text(encoding="utf-8", errors="replace")
-                end, log_begins = _end_of(text[log_begins:]), len(text)
+                text = _written(federation)
+                end, log_begins = end_of(text[log_begins:]), len(text)
                 if service.code == 0 or "holds a finished run" in end:
                     break
                 ran.ends.append(f"[{service.code}] {end}")
@@ -348,7 +348,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if result["findings"] else 0
 
 
-def _end_of(text: str) -> str:
+def _written(federation: Federation) -> str:
+    """What all processes of all runs have said so far."""
+    log = federation.folder / "logs" / f"{RUN}.log"
+    return log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+
+
+def end_of(text: str) -> str:
     """Why a command ended, from its closing block: its title and cause; empty if it has none."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     starts = [at for at, line in enumerate(lines) if line.startswith(("FAILED", "REFUSED", "INTERRUPTED", "SUCCESS"))]
