@@ -15,7 +15,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from protocol.errors import LinkError, TrainingError
+from protocol.messages import HELLO, READY
 from protocol.record_bytes import packed, records_from_bytes, records_to_bytes, unpacked
+from protocol.records import CONFIG
 from server.settings import PatienceSection
 
 _POLL = 0.25
@@ -175,6 +177,10 @@ class PatientGrid(Grid):
         return {name for name, node in self._nodes.items() if node in nodes}
 
     def _deadline(self, message: Message) -> float:
+        """Seconds to answer, by the kind of message; the first one of a stage finds holders that read their rows."""
+        config = message.content.config_records.get(CONFIG, {})
+        if config.get("step") == "terms" or config.get("phase") in (HELLO, READY):
+            return self._patience.prepare
         kind, _, action = message.metadata.message_type.partition(".")
         return float(getattr(self._patience, {"query": action or "statistics"}.get(kind, kind)))
 

@@ -9,7 +9,8 @@
     public = "public"                     # what everybody may know: lists of regions, no counts
 
     [patience]                            # with holders that are slow or away
-    statistics = 300                      # seconds to answer, by what was asked
+    prepare = 3600                        # seconds to answer what may have a holder read its rows and release counts
+    statistics = 900                      # and everything else, by what was asked
     exchange = 600
     masked = 120
     train = 900
@@ -64,7 +65,8 @@ class ServerSection(FrozenConfig):
 class PatienceSection(FrozenConfig):
     """``[patience]``: how long the coordinator waits, in seconds, and what it does without somebody."""
 
-    statistics: float = Field(default=300, gt=0)
+    prepare: float = Field(default=3600, gt=0, description="where a holder may have to read its rows first")
+    statistics: float = Field(default=900, gt=0)
     exchange: float = Field(default=600, gt=0)
     masked: float = Field(default=120, gt=0)
     train: float = Field(default=900, gt=0)

@@ -159,6 +159,16 @@ def test_a_node_that_went_away_with_its_message_is_not_waited_for() -> None:
     assert 10 <= clock.now <= 13
 
 
+@pytest.mark.parametrize(("key", "value"), [("step", "terms"), ("phase", "ready"), ("phase", "hello")])
+def test_holders_have_time_to_read_their_rows(key: str, value: str) -> None:
+    clock = Clock()
+    fake = FakeGrid(clock, there=dict.fromkeys(NODES.values(), 0.0), answers={13: 1000.0})
+    grid = patient(clock, fake, masked=5, statistics=5, prepare=60)
+    content = RecordDict({"config": ConfigRecord({key: value})})
+    grid.send_and_receive([Message(content=content, dst_node_id=13, message_type="query.masked")])
+    assert 60 <= clock.now <= 61
+
+
 def test_answers_in_time_end_the_waiting() -> None:
     clock = Clock()
     grid = patient(clock, FakeGrid(clock, there={}, answers={13: 0.6}), train=100)
