@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 from dhgsil.margins import Margins
 from dhgsil.task import Grid, data_section, model_section
 from protocol.errors import PlanError
-from protocol.plan import Plan, Share
+from protocol.plan import Plan
 from protocol.statistic_shapes import Shapes
 from protocol.tasks import Arrays
 
 
-def statistic_shapes(phase: str, public: Grid, plan: Plan, share: Share, totals: Arrays) -> Shapes:
+def statistic_shapes(phase: str, plan: Plan, _totals: Arrays, public: Callable[[], Grid]) -> Shapes:
     """T steps, N regions, K whole blocks of steps, P = input steps + pair features + 1 coefficients, H steps ahead.
 
     Raises:
         PlanError: no such phase.
     """
     data, model = data_section(plan), model_section(plan)
-    steps, regions = len(public.times), len(public.regions)
+    grid = public()
+    steps, regions = len(grid.times), len(grid.regions)
     columns = data.input_steps + model.num_pair_features + 1
     if phase == "totals":
         return {"totals": (steps,)}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from integration.analysis.sums import SUMS
 from integration.prediction.grids import BINS
 from integration.prediction.preparing import MEDIANS, MOMENTS
 from integration.task import GROUPS, MLP_TASK, NEWTON, TASK, PublicStudy, feature_names, sums_layout
 from protocol.errors import PlanError
-from protocol.plan import Plan, Share
+from protocol.plan import Plan
 from protocol.statistic_shapes import Shapes
 from protocol.tasks import Arrays
 
 
-def statistic_shapes(phase: str, public: PublicStudy, plan: Plan, share: Share, totals: Arrays) -> Shapes:
+def statistic_shapes(phase: str, plan: Plan, totals: Arrays, _public: Callable[[], PublicStudy]) -> Shapes:
     """F features; P = scores · (columns of the model + 1) coefficients, with a column more for each that has gaps.
 
     Raises:

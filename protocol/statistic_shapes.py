@@ -6,13 +6,13 @@ A holder's gate lets nothing else out; that a task's own sums look so is a test 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from protocol.errors import PlanError
 
 if TYPE_CHECKING:
-    from protocol.plan import Plan, Share
+    from protocol.plan import Plan
     from protocol.tasks import Arrays
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,15 +24,14 @@ _SHAPES = {
 }
 
 
-def statistic_shapes(phase: str, public: Any, plan: Plan, share: Share, totals: Arrays) -> Shapes:
+def statistic_shapes(phase: str, plan: Plan, totals: Arrays, *, public: Callable[[], Any]) -> Shapes:
     """Names and shapes of a holder's addends, all of float64.
 
     Args:
         phase: One of the task's `phases` or `requests`.
-        public: What everybody may know of the tables (`Task.public`).
         plan: The run plan.
-        share: What holders share.
         totals: Sums of the phases before.
+        public: Tells what everybody may know of the tables (`Task.public`); asked only where it is needed.
 
     Raises:
         PlanError: the plan's task has no such phase, or says of none what is added.
@@ -40,4 +39,4 @@ def statistic_shapes(phase: str, public: Any, plan: Plan, share: Share, totals: 
     if plan.run.task not in _SHAPES:
         raise PlanError(f"task '{plan.run.task}' says of no statistics what they look like; use {', '.join(_SHAPES)}")
     module, attribute = _SHAPES[plan.run.task].split(":")
-    return getattr(importlib.import_module(module), attribute)(phase, public, plan, share, totals)
+    return getattr(importlib.import_module(module), attribute)(phase, plan, totals, public)

@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,7 @@ class Hostile:
 
     def files(self) -> None:
         """Read, list, write, replace and delete the holder's files."""
-        folder = self.folder
+        folder, stolen = self.folder, Path(tempfile.gettempdir()) / f"stolen-{os.getpid()}"
         for name in (
             "data/rows.csv", "keys/identity.key.pem", "ledgers/ledger.jsonl", "outbox.jsonl", "runs/model.state",
             "approvals/plan.json", "logs/agent.log", "agent.lock",
@@ -49,7 +50,7 @@ class Hostile:
             self.tried(f"read {name}", (folder / name).read_bytes)
             self.tried(f"write {name}", lambda name=name: os.close(os.open(folder / name, os.O_WRONLY)))
             self.tried(f"delete {name}", (folder / name).unlink)
-            self.tried(f"link {name}", lambda name=name: os.link(folder / name, f"/tmp/stolen-{os.getpid()}"))  # noqa: S108
+            self.tried(f"link {name}", lambda name=name: os.link(folder / name, stolen))
         for name in (".", "data", "keys", "ledgers", "runs", "approvals", "logs"):
             self.tried(f"list {name}", lambda name=name: list((folder / name).iterdir()))
             self.tried(f"write into {name}", lambda name=name: (folder / name / "planted").write_text("x"))

@@ -114,9 +114,7 @@ class Allowed:
                 self._hold(f"phase '{request.phase}' is answered with a weight alone")
             self._check_numbers(reply, examples=self._weight())
             return FORM
-        shapes = statistic_shapes(
-            request.phase, self._agent.public(), self._agent.plan, self._agent.share_of(request.header), request.totals
-        )
+        shapes = statistic_shapes(request.phase, self._agent.plan, request.totals, public=self._agent.public)
         zeros = {name: np.zeros(shape) for name, shape in shapes.items()}
         masking = self._agent.masking
         if masking is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_shapes_are_public(name: str, changes: dict[str, Any], share: Share) -> 
             totals[COEFFICIENTS] = task.zero_coefficients(plan, totals)  # type: ignore[attr-defined]
         own = [dict(task.statistics(phase, part, plan, share, totals)) for part in parts]
         for part, arrays in zip(parts, own, strict=True):
-            told = statistic_shapes(phase, task.public(part), plan, share, totals)
+            told = statistic_shapes(phase, plan, totals, public=partial(task.public, part))
             assert {key: value.shape for key, value in arrays.items()} == told
             assert {value.dtype.name for value in arrays.values()} == {"float64"}
         if phase in task.phases(plan, share):
@@ -52,11 +53,11 @@ def test_no_shapes_of_a_phase_that_there_is_not(name: str) -> None:
     task: Task = task_named(name)
     plan, tables = plan_and_tables(task, CHANGES[name][0])
     with pytest.raises(PlanError, match="no phase 'rows'"):
-        statistic_shapes("rows", task.public(tables), plan, "weights", {})
+        statistic_shapes("rows", plan, {}, public=partial(task.public, tables))
 
 
 def test_no_shapes_of_an_unknown_task() -> None:
     plan, _ = plan_and_tables(task_named("dhgsil"), {})
     other = plan.model_copy(update={"run": plan.run.model_copy(update={"task": "other"})})
     with pytest.raises(PlanError, match="'other' says of no statistics what they look like"):
-        statistic_shapes("totals", None, other, "weights", {})
+        statistic_shapes("totals", other, {}, public=dict)
