@@ -52,6 +52,8 @@ from server.settings import ServerPlace
 
 HEARTBEAT_SECONDS = 15.0
 """Flower gives a task up after 60 seconds of silence."""
+AWAY_SECONDS = 75.0
+"""A SuperLink that is away for longer has given the task up, so nothing is waited for any more."""
 _FIRST_POLL, _LAST_POLL = 0.1, 1.0
 _LONGEST_WAIT = 5
 _PASSING = frozenset({502, 503, 504})
@@ -63,7 +65,7 @@ def taken_run(place: ServerPlace, run_id: int) -> Iterator[Grid]:
     """Carry out a Flower run in this process: its grid, until the block ends; then the run is completed, or failed.
 
     Raises:
-        LinkError: the SuperLink is away for longer than ``patience.arrival``, or has given the run up.
+        LinkError: the SuperLink is away for longer than a minute (or ``patience.arrival``), or gave the run up.
         PlanError: keys are missing.
     """
     quieten(place)
@@ -99,7 +101,7 @@ class LinkGrid(HttpGrid):
         super().__init__(control_address(place), False, keys.authority, token=token)
         self._place, self._keys = place, keys
         self._given_up = threading.Event()
-        self._patience = place.config.patience.arrival
+        self._patience = min(place.config.patience.arrival, AWAY_SECONDS)
 
     def begin(self) -> None:
         """Take the task's input: from here on the run is running."""

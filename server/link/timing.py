@@ -33,6 +33,11 @@ class TimedProtocol(HttpToolsProtocol):
         self._arrived()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if self._late is None:  # between two requests, where a blank line alone would stop the server's own clock
+            self._wait(HEAD_SECONDS)
+        super().data_received(data)
+
     def on_message_begin(self) -> None:
         """Called by the parser: a request begins."""
         super().on_message_begin()

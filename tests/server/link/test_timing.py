@@ -84,6 +84,17 @@ def test_a_byte_at_a_time_does_not_help() -> None:
     asyncio.run(held(conversation))
 
 
+@pytest.mark.parametrize(("at_once", "said"), [(b"", b"POST / HTTP/1.1\r\n"), (b"", b"\r\n"), (b"POST / HTTP", b"")])
+def test_nor_is_half_a_second_request(at_once: bytes, said: bytes) -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"abcd" + at_once)
+        assert await reader.readuntil(b"heard")
+        writer.write(said)
+        assert await closed(reader)
+
+    asyncio.run(held(conversation))
+
+
 def test_whole_requests_keep_their_connection() -> None:
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for rest in (0.0, 0.8, 0.8):  # longer than any limit: none of them holds between requests
