@@ -4,6 +4,7 @@ Each function gives what it found wrong, in words with the place; an empty list 
 
     broken_ledgers(holder)        chain, signatures, budget and stored releases of every ledger; and who saw it further
     broken_journal(journal)       every stage's rounds are 1, 2, 3 ... each once, and every stored value is whole
+    broken_outbox(outbox, rounds) the log of what left is a whole chain, and has every round that a journal has
     torn_files(folder)            every file of a known kind can be read from end to end
     other_files(folders, name)    a file that should be the same in several folders is
 """
@@ -30,8 +31,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from clients.service.outbox import read_outbox
 from privacy.ledger import Witness, verify_ledger
-from protocol.errors import LedgerError
+from protocol.errors import LedgerError, StorageError
 
 _DRAFT = re.compile(r"\..*\.(new|part)(-journal)?")
 _DIGEST = hashlib.sha256().digest_size
@@ -121,6 +123,27 @@ def rounds_in(path: Path) -> dict[str, int]:
     """How many rounds of each stage are committed in a journal."""
     with closing(_read_only(path)) as database:
         return dict(database.execute("SELECT stage, count(*) FROM rounds GROUP BY stage ORDER BY stage"))
+
+
+def broken_outbox(path: Path, rounds: Mapping[str, int]) -> list[str]:
+    """What is wrong with a holder's log of what left.
+
+    Args:
+        path: Of the log.
+        rounds: Committed rounds by run, in which every holder took part.
+    """
+    try:
+        lines = read_outbox(path)
+    except StorageError as error:
+        return [str(error)]
+    found = []
+    if [line.number for line in lines] != list(range(1, len(lines) + 1)):
+        found.append(f"{path}: numbers of lines are not 1 to {len(lines)}")
+    for run, committed in rounds.items():
+        left = sum(line.run == run and line.message_type == "train" and not line.code for line in lines)
+        if left < committed:
+            found.append(f"{path}: {left} answers to rounds of {run} left, and {committed} rounds were made of them")
+    return found
 
 
 def torn_files(folder: Path) -> list[str]:

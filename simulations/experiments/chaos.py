@@ -33,6 +33,7 @@ from typing import Any
 
 import tomli_w
 
+from clients.settings import OUTBOX
 from protocol.errors import LedgerError, LinkError
 from protocol.files import write_whole
 from protocol.plan import load_plan
@@ -43,6 +44,7 @@ from simulations.deployment.federation import RUN, CommandError, Federation, Opt
 from simulations.deployment.invariants import (
     broken_journal,
     broken_ledgers,
+    broken_outbox,
     drafts_in,
     other_files,
     rounds_in,
@@ -241,7 +243,9 @@ def check(chaos: Chaos, *, verify: int) -> None:
     if any(rounds != counts[0] for rounds in counts):
         chaos.findings.append(f"runs of one plan have different rounds: {counts}")
     chaos.findings += other_files(done, MODEL_FILE)
+    made = {folder.name: sum(rounds_in(folder / JOURNAL_FILE).values()) for folder in done.values()}
     for name in federation.holders:
+        chaos.findings += broken_outbox(federation.holder(name) / OUTBOX, made)
         seen = [heads[name] for journal in journals if name in (heads := witnessed(journal))]
         chaos.findings += broken_ledgers(federation.holder(name), seen)
         try:

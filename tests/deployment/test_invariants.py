@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from clients.service.outbox import Outbox, Sent
 from privacy.ledger import Witness
 from privacy.ledger_book import reserved_body, served_body
 from privacy.ledger_lines import Head, digest, encode_head, encode_line
@@ -18,6 +19,7 @@ from server.journal import Journal, RoundRecord
 from simulations.deployment.invariants import (
     broken_journal,
     broken_ledgers,
+    broken_outbox,
     drafts_in,
     other_files,
     rounds_in,
@@ -168,6 +170,32 @@ def test_a_journal_that_is_none_is_found(journal: Path) -> None:
     journal.write_bytes(b"nothing that SQLite would write" * 100)
     (found,) = broken_journal(journal)
     assert "cannot be read" in found
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    """Two answers to rounds and one refusal."""
+    path = tmp_path / "outbox.jsonl"
+    with Outbox(path) as log:
+        for code in ("", "", "PolicyRefusedError"):
+            kind = "refusal" if code else "TrainReply"
+            log.write(Sent(run="run", stage="first", message_type="train", kind=kind, bytes=3, code=code))
+    return path
+
+
+def test_a_log_of_what_left_passes_with_the_rounds_that_were_made_of_it(outbox: Path) -> None:
+    assert broken_outbox(outbox, {"run": 2}) == []
+    assert broken_outbox(outbox.with_name("none"), {}) == []
+
+
+def test_a_round_made_of_what_never_left_is_found(outbox: Path) -> None:
+    (found,) = broken_outbox(outbox, {"run": 3})
+    assert "2 answers to rounds of run left, and 3 rounds were made" in found
+
+
+def test_a_changed_log_of_what_left_is_found(outbox: Path) -> None:
+    outbox.write_bytes(outbox.read_bytes().replace(b'"bytes":3', b'"bytes":4', 1))
+    assert len(broken_outbox(outbox, {})) == 1
 
 
 def test_whole_files_pass(holder: Path, journal: Path) -> None:
