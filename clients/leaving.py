@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from clients.service.allowed import PARCELS
+from clients.service.allowed import FORM, FORM_OF_ARRAY, PARCELS
 from integration.exchange import PUSHES, exchange_phases
 from integration.prediction.logistic import MOST_STEPS
-from integration.task import study_section
+from integration.task import GROUPS, NEWTON, study_section
 from privacy.secure_aggregation.layout import Layout
 from privacy.secure_aggregation.messages import parcel_size
 from protocol.errors import MigrafedError
@@ -26,9 +26,6 @@ from protocol.statistic_shapes import Shapes, statistic_shapes
 from protocol.tasks import Task, task_named
 
 COORDINATOR_SUM, COORDINATOR = "the coordinator, as a sum over all holders", "the coordinator"
-_ENVELOPE = 4096
-"""Bytes for names, weights, signatures and where the ledger stands."""
-_NEWTON_STEPS = MOST_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +72,10 @@ class _Stage:
             return
         if self._plan.masks:
             yield self._item("keys, signatures and shares that set up and open masked sums", 4 * self._sums(),
-                             self._holders * 2 * parcel_size(self._holders) + _ENVELOPE, COORDINATOR)  # fmt: skip
-        yield self._item("number of examples, and where the ledger stands", 2, _ENVELOPE, COORDINATOR)
+                             self._holders * 2 * parcel_size(self._holders) + FORM, COORDINATOR)  # fmt: skip
         yield from self._phases()
         if spec.kind == "rounds":
+            yield self._item("number of examples, and where the ledger stands", 2, FORM, COORDINATOR)
             yield from self._rounds()
 
     def _exchange(self) -> Iterator[Leaving]:
@@ -90,11 +87,18 @@ class _Stage:
                              "one other holder each; the coordinator cannot open it")  # fmt: skip
 
     def _phases(self) -> Iterator[Leaving]:
-        phases = self._task.phases(self._plan, self._spec.share) if self._spec.kind == "rounds" else ()
-        asked = self._task.requests(self._plan, self._spec.share) if self._spec.kind in ("groups", "newton") else ()
-        for phase in (*phases, *asked):
-            times = _NEWTON_STEPS if phase in asked and self._spec.kind == "newton" else 1
-            yield self._item(f"statistics '{phase}'", times, self._statistics_bytes(phase, phases), self._reader())
+        before: list[str] = []
+        for phase, times in self._asked():
+            yield self._item(f"statistics '{phase}'", times, self._statistics_bytes(phase, before), self._reader())
+            before.append(phase)
+
+    def _asked(self) -> tuple[tuple[str, int], ...]:
+        """Phases of statistics, as `server.stages` asks for them, and how often each at most."""
+        kind = self._spec.kind
+        if kind == "groups":
+            return ((GROUPS, 1),)
+        phases = tuple((phase, 1) for phase in self._task.phases(self._plan, self._spec.share))
+        return (*phases, (NEWTON, MOST_STEPS)) if kind == "newton" else phases
 
     def _rounds(self) -> Iterator[Leaving]:
         plan, rounds = self._plan, self._plan.training.rounds
@@ -106,11 +110,10 @@ class _Stage:
 
     def _sums(self) -> int:
         """Masked sums of the stage, at most."""
-        plan, spec = self._plan, self._spec
-        if spec.kind != "rounds":
-            return _NEWTON_STEPS if spec.kind == "newton" else 1
-        per_round = 1 if plan.trains_privately else 2
-        return per_round * plan.training.rounds + len(self._task.phases(plan, spec.share))
+        statistics = sum(times for _, times in self._asked())
+        if self._spec.kind != "rounds":
+            return statistics
+        return statistics + (1 if self._plan.trains_privately else 2) * self._plan.training.rounds
 
     def _statistics_bytes(self, phase: str, before: Sequence[str]) -> int | None:
         if self._public is None:
@@ -118,15 +121,13 @@ class _Stage:
         try:
             totals: dict[str, np.ndarray] = {}
             for name in before:
-                if name == phase:
-                    break
                 totals |= _ones(self._shapes(name, totals))
             shapes = self._shapes(phase, totals)
         except (MigrafedError, KeyError):
             return None
         zeros = {name: np.zeros(shape) for name, shape in shapes.items()}
         if not self._plan.masks:
-            return sum(value.nbytes for value in zeros.values()) + _ENVELOPE
+            return sum(value.nbytes + FORM_OF_ARRAY for value in zeros.values()) + FORM
         return self._masked(Layout.for_statistics(zeros, holders=self._holders))
 
     def _model_bytes(self) -> tuple[int | None, int | None]:
@@ -144,7 +145,7 @@ class _Stage:
         personal = self._task.personal(model)
         shapes = {name: tuple(leaf.shape) for name, leaf in model.named_parameters() if name not in personal}
         if not self._plan.masks:
-            return sum(4 * int(np.prod(shape)) for shape in shapes.values()) + _ENVELOPE, _ENVELOPE
+            return sum(4 * int(np.prod(shape)) + FORM_OF_ARRAY for shape in shapes.values()) + FORM, FORM
         exact = {} if self._plan.trains_privately else {LOSS: np.zeros(())}
         update = Layout.for_update(
             shapes, clip_norm=self._plan.federation.update_norm, holders=self._holders, exact=exact
@@ -153,10 +154,10 @@ class _Stage:
 
     def _masked(self, layout: Layout) -> int:
         """A masked vector, a digest and a parcel for each holder, and its envelope."""
-        return 4 * layout.words + self._holders * (parcel_size(self._holders) + 64) + 2 * _ENVELOPE
+        return 4 * layout.words + self._holders * (parcel_size(self._holders) + 64) + 2 * FORM
 
     def _shapes(self, phase: str, totals: dict[str, np.ndarray]) -> Shapes:
-        return statistic_shapes(phase, self._public, self._plan, self._spec.share, totals)
+        return statistic_shapes(phase, self._plan, totals, public=lambda: self._public)
 
     def _reader(self) -> str:
         return COORDINATOR_SUM if self._plan.masks else COORDINATOR
