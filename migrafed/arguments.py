@@ -22,6 +22,10 @@ examples:
   migrafed holder check holder.toml                 look at a sample of a holder's raw job queries or call records
   migrafed holder release holder.toml --period all  release their counts with noise, each day once
   migrafed holder ledger show DIR                   what a holder's privacy budget was spent on
+  migrafed holder approve plan.toml --holder north  read on one page what a plan does at a holder, and approve it
+  migrafed holder agent --holder north              take part in runs: data, keys and ledger, without a network
+  migrafed holder node --holder north               the network, without data
+  migrafed server run plan.toml --server DIR        carry out a plan over holders elsewhere
   migrafed server verify runs/first                 recheck every masked sum of a finished run
   migrafed audit --mutation                         try to break the privacy mechanisms
 
