@@ -39,7 +39,7 @@ from tests.plans import tiny_values
 
 pytestmark = pytest.mark.slow
 
-RUN_SECONDS = 600
+RUN_SECONDS = 1200
 QUERIES: dict[str, Any] = {
     "compare.alone": False, "compare.pooled": False, "federation.vectorise": "never",
     "federation.shares": ["weights+margins"], "data.source": "job_queries",
