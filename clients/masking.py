@@ -7,8 +7,8 @@ plan it approved, what it was asked for, its own weight, and which sums it has h
 holder's part. So all sums of one label (a phase of statistics, the update of a round) are opened over the same holders,
 whatever else is asked for, in a session that begins anew too, and statistics also in another stage: they are of the
 same rows there. A holder that is started anew has forgotten which they were, unless it keeps them in a file
-(`remember_in`), as it must where noise is shared. What a coordinator can still compare is one round with another:
-against that, and against everything else that sums tell, there is the noise of a private plan.
+(`remember_in`), as a deployed one does, and as it must where noise is shared. What a coordinator can still compare is
+one round with another: against that, and against everything else that sums tell, there is the noise of a private plan.
 """
 
 from __future__ import annotations
