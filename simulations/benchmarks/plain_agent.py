@@ -1,16 +1,21 @@
-"""An agent without data, torch and Flower, which sends back what it gets.
+"""An agent without data, torch and Flower, which sends back what it gets, but for its first bytes.
+
+They are drawn anew for every answer: Flower takes up equal contents only once, and holders never send equal ones.
 
 python -m simulations.benchmarks.plain_agent SOCKET
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from protocol.frames import Frame, receive_frame, send_frame
+
+OWN_BYTES = 64
 
 
 def serve(path: Path) -> None:
@@ -23,7 +28,7 @@ def serve(path: Path) -> None:
             with connection, suppress(OSError):
                 frame = receive_frame(connection)
                 if frame is not None:
-                    send_frame(connection, Frame({"kind": "reply"}, frame.body))
+                    send_frame(connection, Frame({"kind": "reply"}, os.urandom(OWN_BYTES) + frame.body[OWN_BYTES:]))
 
 
 if __name__ == "__main__":
