@@ -7,6 +7,7 @@ releases, at no cost, and all the arithmetic remains to be compared.
 from __future__ import annotations
 
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ from simulations.call_run import simulate_calls
 from simulations.call_training import rounds_fit
 from simulations.deployment.federation import Federation, Options, changed_toml
 from simulations.progress import SilentProgress
-from simulations.protection import open_custodies
+from simulations.protection import open_custodies, required
 from simulations.runner import simulate
 from simulations.verification import verify_run
 from tests.plans import tiny_values
@@ -139,12 +140,14 @@ def test_classifiers_of_calls(tmp_path: Path) -> None:
     """Newton steps without privacy, then rounds of noised steps, over the same operators."""
     with federation(CALLS, tmp_path, "subscribers") as made:
         newton = carried_out(made, made.plan_file)
-        values = load_plan(made.plan_file).model_dump(mode="json", exclude_none=True) | PRIVATE_ROWS
+        values = tomllib.loads(made.plan_file.read_text(encoding="utf-8")) | PRIVATE_ROWS
         values["data"] |= {"training_rows": 200}
         private_file = tmp_path / "private.toml"
         private_file.write_text(tomli_w.dumps(values), encoding="utf-8")
+        section = required(load_plan(private_file))
+        terms = {"period": section.period, "max_epsilon": section.epsilon, "delta": section.delta}
         for name in made.holders:
-            changed_toml(made.holder(name) / "holder.toml", {"privacy": {"period": "2026"}})
+            changed_toml(made.holder(name) / "holder.toml", {"privacy": terms})
         private = carried_out(made, private_file)
         ledgers = ledgers_of(made, tmp_path / "ledgers")
     data = made.folder / "data"
