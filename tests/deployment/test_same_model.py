@@ -70,7 +70,7 @@ CALLS: dict[str, Any] = {
 PRIVATE_ROWS: dict[str, Any] = {
     "model": {"features": "own"},
     "compare": {"pooled": False, "alone": False},
-    "privacy": {"mode": "person-dpsgd", "epsilon": 4.0, "delta": 1e-4},
+    "privacy": {"mode": "person-dpsgd", "epsilon": 4.0, "delta": 1e-4, "score_against": "truth"},
 }
 POLICY = {
     "--max-epsilon": "4", "--delta": "1e-4", "--contributions": "10", "--least-noise-multiplier": "0.1",
