@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -28,7 +29,8 @@ def flower_environment(place: ServerPlace) -> dict[str, str]:
 
 
 def quieten(place: ServerPlace) -> None:
-    """The same for this process, which may have loaded Flower already."""
+    """The same for this process, which may have loaded Flower already; several requests a second are no news either."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in filter(_is_proxy, tuple(os.environ)):
         del os.environ[name]
     os.environ.update(QUIET | {"FLWR_HOME": str(place.own(FLOWER_HOME))})

@@ -19,39 +19,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from clients.node.door import node_key
 from clients.node.folder import node_status
-from clients.settings import NODE_KEY, HolderPlace, load_place
 from protocol.errors import LinkError
 from protocol.files import write_whole
 from protocol.record_bytes import packed, unpacked
-from server.link import authority
 from server.link.control import Control
 from server.link.grid import taken_run
-from server.settings import CA, SETTINGS_FILE, ServerPlace, load_server
+from server.settings import ServerPlace
 from simulations.benchmarks.plain_agent import OWN_BYTES
 from simulations.benchmarks.timing import print_table, tree_cpu_seconds
+from simulations.deployment.bare_places import bare_coordinator, bare_holder, registered, until
 from simulations.deployment.federation import free_ports
 from simulations.deployment.processes import Service, memory_bytes
 
 _ROUND_SECONDS = 600.0
 _START_SECONDS = 900.0
 _MIB = 1 << 20
-_POLICY = {
-    "holder": "plain", "population": "people", "period": "2026", "max_epsilon": 1.0, "delta": 1e-6, "contributions": 5,
-    "least_noise_multiplier": 0.5, "clip_norm": 1.0,
-}  # fmt: skip
 
 
 class Holders:
@@ -65,7 +56,7 @@ class Holders:
 
     def __init__(self, folder: Path, server: ServerPlace, count: int) -> None:
         ports = free_ports(count)
-        self.places = [_holder(folder / f"h{number}", server, port) for number, port in enumerate(ports)]
+        self.places = [bare_holder(folder / f"h{number}", server, port=port) for number, port in enumerate(ports)]
         environment = dict(os.environ)
         self.agents, self.nodes = list[Service](), list[Service]()
         for place in self.places:
@@ -77,11 +68,11 @@ class Holders:
 
     def start(self, control: Control) -> list[int]:
         """Register and start all, a few at a time; their numbers at the coordinator."""
-        numbers = [_registered(control, place) for place in self.places]
+        numbers = [registered(control, place) for place in self.places]
         for agent, node, place in zip(self.agents, self.nodes, self.places, strict=True):
             agent.start()
             node.start()
-            _until(lambda place=place: bool(node_status(place)["connected"]), seconds=_START_SECONDS)
+            until(lambda place=place: bool(node_status(place)["connected"]), seconds=_START_SECONDS)
         return numbers
 
     def memory(self) -> list[dict[str, int]]:
@@ -107,7 +98,7 @@ def measure(
     folder: Path, *, holders: int, rounds: int, parameters: int, say: Callable[[str], None]
 ) -> dict[str, Any]:  # fmt: skip
     """Bring everything up, carry out rounds, take it down; what was measured."""
-    server = _server(folder / "server")
+    server = bare_coordinator(folder / "server")
     link = Service(
         "superlink", [sys.executable, "-m", "server.link.superlink", str(server.folder)],
         log=folder / "link.log", environment=dict(os.environ),
@@ -172,52 +163,6 @@ def print_report(result: dict[str, Any]) -> None:
     parts = result["holder_bytes"]
     row = ["median", parts["agent"] / _MIB, (parts["all"] - parts["agent"]) / _MIB, parts["all"] / _MIB]
     print_table("a holder", ("", "plain agent, MiB", "node and SuperNode, MiB", "together, MiB"), [row])
-
-
-def _server(folder: Path) -> ServerPlace:
-    folder.mkdir(parents=True)
-    port, control_port = free_ports(2)
-    section = {"name": "load", "hosts": ["localhost"], "port": port, "control_port": control_port}
-    (folder / SETTINGS_FILE).write_text(tomli_w.dumps({"server": section}), encoding="utf-8")
-    place = load_server(folder)
-    authority.create(place)
-    authority.issue(place)
-    return place
-
-
-def _holder(folder: Path, server: ServerPlace, port: int) -> HolderPlace:
-    (folder / "keys").mkdir(parents=True)
-    key = ec.generate_private_key(ec.SECP384R1())
-    (folder / NODE_KEY).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    (folder / "ca.pem").write_bytes(server.own(CA).read_bytes())
-    sections = {
-        "holder": {"name": "plain"},
-        "coordinator": {"address": f"localhost:{server.config.server.port}", "ca": "ca.pem", "key": "0" * 64},
-        "node": {"port": port},
-        "data": {"folder": "data"},
-        "privacy": _POLICY,
-    }
-    (folder / "holder.toml").write_text(tomli_w.dumps(sections), encoding="utf-8")
-    place = load_place(folder / "holder.toml")
-    place.socket.parent.mkdir(exist_ok=True)
-    return place
-
-
-def _registered(control: Control, holder: HolderPlace) -> int:
-    key = node_key(holder).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for _ in range(600):
-        with suppress(LinkError):
-            return control.register(key)
-        time.sleep(0.1)
-    raise LinkError("the SuperLink did not come up in a minute; see its log")
-
-
-def _until(condition: Callable[[], bool], *, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends:
-            raise LinkError(f"a node was not connected after {seconds:.0f} s; see its log")
-        time.sleep(0.1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

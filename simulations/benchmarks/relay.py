@@ -16,37 +16,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomli_w
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from flwr.app import Message
 from flwr.serverapp import Grid
 from rich.console import Console
 from rich.table import Table
 
-from clients.node.door import node_key
 from clients.node.folder import node_status
-from clients.settings import NODE_KEY, HolderPlace, load_place
 from protocol.errors import LinkError
 from protocol.frames import receive_frame, send_frame
 from protocol.record_bytes import packed
-from server.link import authority
 from server.link.control import Control
 from server.link.grid import taken_run
-from server.settings import CA, SETTINGS_FILE, ServerPlace, load_server
+from simulations.deployment.bare_places import bare_coordinator, bare_holder, registered, until
 from simulations.deployment.federation import free_ports
 from simulations.deployment.processes import Service, memory_bytes
 
 _PARAMETER_BYTES = 4
-_POLICY = {
-    "holder": "north", "population": "people", "period": "2026", "max_epsilon": 1.0, "delta": 1e-6, "contributions": 5,
-    "least_noise_multiplier": 0.5, "clip_norm": 1.0,
-}  # fmt: skip
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,8 +63,8 @@ class Cost:
 
 def relay_cost(folder: Path, *, parameters: int, messages: int, poll_seconds: float) -> Cost:
     """Measure in a folder of its own."""
-    server = _server(folder / "server")
-    holder = _holder(folder / "north", server, poll_seconds)
+    server = bare_coordinator(folder / "server")
+    holder = bare_holder(folder / "north", server, port=free_ports(1)[0], poll_seconds=poll_seconds)
     environment = dict(os.environ)
     link = Service(
         "superlink", [sys.executable, "-m", "server.link.superlink", str(server.folder)],
@@ -87,9 +77,9 @@ def relay_cost(folder: Path, *, parameters: int, messages: int, poll_seconds: fl
     link.start()
     try:
         with _echo(holder.socket), Control(server) as control:
-            node_id = _registered(control, holder)
+            node_id = registered(control, holder)
             node.start()
-            _until(lambda: node_status(holder)["connected"])
+            until(lambda: bool(node_status(holder)["connected"]), seconds=60)
             pids = [node.pid or 0, node_status(holder)["supernode"]]
             with taken_run(server, control.start_run()) as grid:
                 return _measured(grid, node_id, pids, parameters, messages, poll_seconds)
@@ -115,50 +105,6 @@ def _measured(
     used = (_cpu_seconds(pids) - cpu) / messages
     memory = sum(memory_bytes(pid, children=False) for pid in pids)
     return Cost(parameters, poll_seconds, seconds[0], tuple(seconds[1:]), used, memory)
-
-
-def _server(folder: Path) -> ServerPlace:
-    folder.mkdir(parents=True)
-    port, control_port = free_ports(2)
-    section = {"name": "bench", "hosts": ["localhost"], "port": port, "control_port": control_port}
-    (folder / SETTINGS_FILE).write_text(tomli_w.dumps({"server": section}), encoding="utf-8")
-    place = load_server(folder)
-    authority.create(place)
-    authority.issue(place)
-    return place
-
-
-def _holder(folder: Path, server: ServerPlace, poll_seconds: float) -> HolderPlace:
-    (folder / "keys").mkdir(parents=True)
-    key = ec.generate_private_key(ec.SECP384R1())
-    (folder / NODE_KEY).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    (folder / "ca.pem").write_bytes(server.own(CA).read_bytes())
-    sections = {
-        "holder": {"name": "north"},
-        "coordinator": {"address": f"localhost:{server.config.server.port}", "ca": "ca.pem", "key": "0" * 64},
-        "node": {"port": free_ports(1)[0], "poll_seconds": poll_seconds},
-        "data": {"folder": "data"},
-        "privacy": _POLICY,
-    }
-    (folder / "holder.toml").write_text(tomli_w.dumps(sections), encoding="utf-8")
-    return load_place(folder / "holder.toml")
-
-
-def _registered(control: Control, holder: HolderPlace) -> int:
-    key = node_key(holder).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for _ in range(600):
-        with suppress(LinkError):
-            return control.register(key)
-        time.sleep(0.1)
-    raise LinkError("the SuperLink did not come up in a minute; see its log")
-
-
-def _until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends:
-            raise LinkError(f"the node was not connected after {seconds:.0f} s; see its log")
-        time.sleep(0.1)
 
 
 @contextmanager
