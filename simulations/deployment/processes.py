@@ -27,7 +27,9 @@ class Handle:
         self._descriptor = os.pidfd_open(pid)
 
     def send(self, number: int) -> bool:
-        """Send a signal; whether the process was still there."""
+        """Send a signal; whether the process still ran (one that nobody has waited for yet has ended)."""
+        if self.ended():
+            return False
         try:
             signal.pidfd_send_signal(self._descriptor, number)
         except ProcessLookupError:

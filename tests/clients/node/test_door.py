@@ -36,11 +36,11 @@ def door(
     host: str = "127.0.0.1",
 ) -> Iterator[None]:
     """A coordinator's port that answers every request in the same way."""
-    date = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=ahead)
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
+            date = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=ahead)
             self.send_response_only(status)
             self.send_header("date", email.utils.format_datetime(date, usegmt=True))
             self.send_header("content-length", str(len(body)))
@@ -125,7 +125,9 @@ def test_port_without_tls_is_named(holder: HolderPlace, server: ServerPlace) -> 
         knock(holder)
 
 
-@pytest.mark.parametrize(("ahead", "words"), [(6.0, "s ahead of"), (400.0, "400 s ahead of"), (-400.0, "s behind")])
+@pytest.mark.parametrize(
+    ("ahead", "words"), [(7.0, "s ahead of"), (400.0, r"40\d s ahead of"), (-400.0, r"(39|40)\d s behind")]
+)
 def test_clock_that_is_off_is_named(holder: HolderPlace, server: ServerPlace, ahead: float, words: str) -> None:
     with door(server, status=401, ahead=ahead), pytest.raises(LinkError, match=f"clock is .*{words}.*NTP"):
         knock(holder)
