@@ -82,8 +82,8 @@ class PatientGrid(Grid):
         waited = False
         while True:
             there = self._there()
-            self._given_up -= there
-            away = sorted(self._nodes.keys() - there)
+            self._given_up -= there.keys()
+            away = sorted(self._nodes.keys() - there.keys())
             awaited = tuple(name for name in away if name not in self._given_up)
             if not awaited or (self._patience.absent == "go on" and len(there) >= self._patience.least_holders):
                 break
@@ -111,7 +111,7 @@ class PatientGrid(Grid):
         """Send all and collect answers until the deadline of their kind; those that are silent are left out.
 
         A node that went away after it was sent a message has lost it: Flower never hands it out again, so it is not
-        waited for although it may come back.
+        waited for although it may be back already.
 
         Raises:
             LinkError: the SuperLink hung up, or the run was stopped.
@@ -122,6 +122,7 @@ class PatientGrid(Grid):
         wait = max(self._deadline(message) for message in sent) if timeout is None else timeout
         for message in sent:
             message.metadata.ttl = wait + _GRACE
+        since = self._there()
         numbers = self.push_messages(sent)
         waiting = {number: message.metadata.dst_node_id for number, message in zip(numbers, sent, strict=True)}
         end, look = self._clock() + wait, self._clock() + _PRESENCE
@@ -132,7 +133,8 @@ class PatientGrid(Grid):
                 waiting.pop(answer.metadata.reply_to_message_id, None)
             if waiting and self._clock() >= look:
                 there = self._there()
-                waiting = {number: node for number, node in waiting.items() if self._names.get(node) in there}
+                stayed = {self._nodes[name] for name, came in there.items() if since.get(name, came) == came}
+                waiting = {number: node for number, node in waiting.items() if node in stayed}
                 look = self._clock() + _PRESENCE
             if not waiting or self._clock() >= end:
                 return answers
@@ -169,12 +171,13 @@ class PatientGrid(Grid):
                 answer.content = records_from_bytes(unpacked(answer.content))
         return answers
 
-    def _there(self) -> set[str]:
+    def _there(self) -> dict[str, str]:
+        """The holders that are there, and when each one's node came."""
         try:
-            nodes = set(self._grid.get_node_ids())
+            nodes = {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
         except (httpx.HTTPError, OSError) as error:
             raise _hung_up(error) from None
-        return {name for name, node in self._nodes.items() if node in nodes}
+        return {name: nodes[node] for name, node in self._nodes.items() if node in nodes}
 
     def _deadline(self, message: Message) -> float:
         """Seconds to answer, by the kind of message; the first one of a stage finds holders that read their rows."""

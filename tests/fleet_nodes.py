@@ -31,13 +31,21 @@ Answer = Callable[[RecordDict], RecordDict]
 
 
 @contextmanager
-def fleet_node(place: ServerPlace, answer: Answer = lambda content: content) -> Iterator[int]:
-    """A registered node that answers while the block runs; its number."""
+def fleet_node(
+    place: ServerPlace, answer: Answer = lambda content: content, before_upload: Callable[[], object] = lambda: None
+) -> Iterator[int]:
+    """A registered node that answers while the block runs; its number.
+
+    Args:
+        place: Whose node.
+        answer: Gives an answer's content.
+        before_upload: Called when an answer is announced and nothing of it is uploaded.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     with Control(place) as control:
         control.register(pem(key))
     stopped, number = threading.Event(), queue.Queue[int]()
-    thread = threading.Thread(target=_take_part, args=(place, key, answer, number, stopped), daemon=True)
+    thread = threading.Thread(target=_take_part, args=(place, key, answer, before_upload, number, stopped), daemon=True)
     thread.start()
     try:
         yield number.get(timeout=30)
@@ -50,6 +58,7 @@ def _take_part(
     place: ServerPlace,
     key: ec.EllipticCurvePrivateKey,
     answer: Answer,
+    before_upload: Callable[[], object],
     number: queue.Queue[int],
     stopped: threading.Event,
 ) -> None:
@@ -61,14 +70,16 @@ def _take_part(
             try:
                 received = connection[1]()
                 if received is not None:
-                    _answer(connection, answer, *received)
+                    _answer(connection, answer, before_upload, *received)
             except RunNotRunningException:
                 continue  # it answered too late
             except Exception:  # a node goes on whatever happens
                 logging.getLogger(__name__).exception("not answered")
 
 
-def _answer(connection: tuple, answer: Answer, message: Message, tree: ObjectTree) -> None:
+def _answer(
+    connection: tuple, answer: Answer, before_upload: Callable[[], object], message: Message, tree: ObjectTree
+) -> None:
     _, _, send, _, _, pull_object, push_object, confirm = connection
     run_id, asked = message.metadata.run_id, message.metadata.message_id
     ids = [part.object_id for part in iterate_object_tree(tree)]
@@ -82,6 +93,7 @@ def _answer(connection: tuple, answer: Answer, message: Message, tree: ObjectTre
         assert reply.metadata.dst_node_id == SUPERLINK_NODE_ID
         objects = get_all_nested_objects(reply)
         wanted, session = send(reply, get_object_tree(reply), 0.0)
+        before_upload()
         push_objects(
             objects,
             push_object_fn=lambda name, content: push_object(run_id, session, name, content),

@@ -23,15 +23,19 @@ import httpx
 from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
+    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -44,6 +48,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from protocol.errors import LinkError
+from server.link.arrivals import Arrival
 from server.link.authority import Keys, own_keys
 from server.link.control import TokenInterceptor, control_address, link_error
 from server.link.environment import quieten
@@ -101,6 +106,7 @@ class LinkGrid(HttpGrid):
         super().__init__(control_address(place), False, keys.authority, token=token)
         self._place, self._keys = place, keys
         self._given_up = threading.Event()
+        self._arriving: dict[str, Arrival] = {}
         self._patience = min(place.config.patience.arrival, AWAY_SECONDS)
 
     def begin(self) -> None:
@@ -125,9 +131,30 @@ class LinkGrid(HttpGrid):
         with self._spoken():
             return super().push_messages(messages)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Answers that are there whole; one that was only announced is left for a later call."""
+        wanted = list(message_ids)
         with self._spoken():
-            return super().pull_messages(message_ids)
+            if new := [number for number in wanted if number not in self._arriving]:
+                given = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=new))
+                for message, tree in zip(given.messages_list, given.message_object_trees, strict=True):
+                    parts = [part.object_id for part in iterate_object_tree(tree)]
+                    self._arriving[message.metadata.reply_to_message_id] = Arrival(message, parts)
+            taken = [self._taken(number) for number in wanted if number in self._arriving]
+        return [answer for answer in taken if answer is not None]
+
+    def _taken(self, number: str) -> Message | None:
+        """The answer to a message, once it is whole."""
+        client, run_id = self._runtime_client, self.run.run_id
+        answer = self._arriving[number].take(
+            make_pull_object_fn_protobuf(client.PullObject, self.node, run_id),
+            lambda message_id: client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
+            ),
+        )
+        if answer is not None:
+            del self._arriving[number]
+        return answer
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for the answers; those that nobody can receive are not waited for."""

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from protocol.errors import LinkError, ProtocolError, TrainingError
@@ -46,6 +47,11 @@ class FakeGrid(InProcessGrid):
         self.takes = True
         self.content = packed(records_to_bytes(RecordDict({"metrics": MetricRecord({"a": 1})})))
         self.leaves: dict[int, tuple[float, float]] = {}
+        self.restarts: dict[int, float] = {}
+
+    def get_nodes(self) -> list[NodeInfo]:
+        later = {node for node, when in self.restarts.items() if self.clock.now >= when}
+        return [NodeInfo(node_id=n, last_activated_at="b" if n in later else "a") for n in self.get_node_ids()]
 
     def get_node_ids(self) -> list[int]:
         if self.broken:
@@ -154,6 +160,15 @@ def test_a_node_that_went_away_with_its_message_is_not_waited_for() -> None:
     clock = Clock()
     fake = FakeGrid(clock, there={11: 0, 12: 0, 13: 0}, answers={13: 50.0})
     fake.leaves = {13: (10.0, 13.0)}
+    answers = patient(clock, fake, train=100).send_and_receive(asked())
+    assert sorted(message.metadata.src_node_id for message in answers) == [11, 12]
+    assert 10 <= clock.now <= 13
+
+
+def test_a_node_that_is_back_before_anybody_looked_has_lost_its_message_too() -> None:
+    clock = Clock()
+    fake = FakeGrid(clock, there={11: 0, 12: 0, 13: 0}, answers={13: 50.0})
+    fake.restarts = {13: 10.2}
     answers = patient(clock, fake, train=100).send_and_receive(asked())
     assert sorted(message.metadata.src_node_id for message in answers) == [11, 12]
     assert 10 <= clock.now <= 13

@@ -164,6 +164,25 @@ def test_the_wait_for_answers_ends(place: ServerPlace, control: Control, node: i
         assert 8 <= time.monotonic() - began < 30
 
 
+def test_an_answer_that_is_only_announced_is_left_for_later(place: ServerPlace, control: Control) -> None:
+    """Flower's own grid waits for its upload, three minutes long if the node was killed."""
+    announced, uploads = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        announced.set()
+        uploads.wait(90)
+
+    with fleet_node(place, before_upload=pause) as lame, taken_run(place, control.start_run()) as grid:
+        ids = list(grid.push_messages(asking(lame)))
+        assert announced.wait(30)
+        began = time.monotonic()
+        assert [list(grid.pull_messages(ids)) for _ in range(3)] == [[], [], []]
+        assert time.monotonic() - began < 30
+        uploads.set()
+        (answer,) = wait_for(grid.pull_messages, ids)
+        assert (answer.metadata.src_node_id, answer.has_error()) == (lame, False)
+
+
 def test_a_run_is_carried_out_once(place: ServerPlace, control: Control) -> None:
     run_id = control.start_run()
     with taken_run(place, run_id):
