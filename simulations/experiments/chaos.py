@@ -123,18 +123,19 @@ class Chaos:
     def run_all(self, after_each: Callable[[], None]) -> None:
         """Runs until the deck is empty, then one that is left alone."""
         while self._deck:
-            self._run(len(self.ran) + 1, self._per_run)
+            self.run_one(self._per_run)
             after_each()
-        self._run(len(self.ran) + 1, 0)
+        self.run_one(0)
 
     def folder(self, number: int) -> Path | None:
         """Folder of a run, once there is one."""
         found = sorted((self.federation.server / "runs").glob(f"chaos-{number}-*"))
         return found[0] if found else None
 
-    def _run(self, number: int, faults: int) -> None:
-        """One run, resumed until it is done, with its share of faults."""
-        federation, ran = self.federation, Ran(number)
+    def run_one(self, faults: int) -> Ran:
+        """One run, resumed until it is done, with its share of faults from the deck."""
+        federation, number = self.federation, len(self.ran) + 1
+        ran = Ran(number)
         self.ran.append(ran)
         plan = self._plan(number)
         federation.approve(plan)
@@ -169,6 +170,7 @@ class Chaos:
         self._calm()
         ran.seconds = round(time.monotonic() - started, 1)
         self._close(ran)
+        return ran
 
     def _close(self, ran: Ran) -> None:
         """Put down how a run ended."""

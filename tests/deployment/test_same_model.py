@@ -1,14 +1,16 @@
 """Real processes, TLS, node keys, masked sums and noise: the model is that of a simulation, bit for bit.
 
-Noise is drawn by each holder and kept in its ledger; a simulation with copies of the ledgers is served the same
-releases, at no cost, and all the arithmetic remains to be compared.
+Also when things go wrong: that is the short form of `simulations.experiments.chaos`. Noise is drawn by each holder and
+kept in its ledger; a simulation with copies of the ledgers is served the same releases, at no cost, and all the
+arithmetic remains to be compared.
 """
 
 from __future__ import annotations
 
+import random
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from simulations.call_fits import task_of
 from simulations.call_run import simulate_calls
 from simulations.call_training import rounds_fit
 from simulations.deployment.federation import Federation, Options, changed_toml
+from simulations.deployment.strikes import Fault
+from simulations.experiments.chaos import PATIENCE, Chaos, check
 from simulations.progress import SilentProgress
 from simulations.protection import open_custodies, required
 from simulations.runner import simulate
@@ -41,6 +45,9 @@ from tests.plans import tiny_values
 pytestmark = pytest.mark.slow
 
 RUN_SECONDS = 1200
+FAULTS = ("kill -9 agent", "kill -9 ServerApp", "network cut", "kill -9 SuperNode", "kill -9 SuperLink")
+GAP = 4.0
+"""Mean seconds between two faults."""
 QUERIES: dict[str, Any] = {
     "compare.alone": False, "compare.pooled": False, "federation.vectorise": "never",
     "federation.shares": ["weights+margins"], "data.source": "job_queries",
@@ -84,7 +91,8 @@ def federation(values: Mapping[str, Any], folder: Path, unit: str) -> Iterator[F
     world = folder / "world.toml"
     world.write_text(tomli_w.dumps(values), encoding="utf-8")
     plan = load_plan(world)
-    with Federation(folder / "f", world, list(plan.federation.holders), Options(policy=POLICY)) as made:
+    options = Options(proxied=True, policy=POLICY, patience=PATIENCE)
+    with Federation(folder / "f", world, list(plan.federation.holders), options) as made:
         made.make()
         section = plan.privacy
         for name in made.holders:
@@ -111,6 +119,23 @@ def carried_out(made: Federation, plan_file: Path) -> Path:
     return folder
 
 
+def in_spite_of(made: Federation, faults: Sequence[str]) -> Path:
+    """The same plan under another name, in the middle of which things go wrong; its folder, with every file sound."""
+    said: list[str] = []
+    holders = [made.holders[number % len(made.holders)] for number in range(len(faults))]
+    struck = [Fault(kind, holder, 4.0) for kind, holder in zip(faults, holders, strict=True)]
+    chaos = Chaos(made, struck, per_run=len(struck), gap=GAP, choose=random.Random(1), say=said.append)
+    ran = chaos.run_one(len(struck))
+    made.end_services()
+    check(chaos, verify=1)
+    assert chaos.findings == [], said
+    assert ran.outcome == "completed after resume", said
+    assert len(chaos.struck) >= 3, said  # a quick machine is done before all of it happened
+    folder = chaos.folder(ran.number)
+    assert folder is not None
+    return folder
+
+
 def ledgers_of(made: Federation, folder: Path) -> Path:
     """Copies of all holders' ledgers, where a simulation looks for them."""
     for name in made.holders:
@@ -129,6 +154,8 @@ def test_forecaster_of_released_counts(tmp_path: Path) -> None:
     with federation(tiny_values(QUERIES), tmp_path, "people") as made:
         run = carried_out(made, made.plan_file)
         ledgers = ledgers_of(made, tmp_path / "ledgers")
+        disturbed = in_spite_of(made, FAULTS)
+    assert (disturbed / MODEL_FILE).read_bytes() == (run / MODEL_FILE).read_bytes()
     before = {path: path.read_bytes() for path in ledgers.rglob("ledger.jsonl")}
     assert len(before) == 3
     simulated = simulate(load_plan(made.plan_file), data=made.folder / "data", out=tmp_path / "s", ledgers=ledgers)
