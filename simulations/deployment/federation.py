@@ -95,6 +95,7 @@ class Federation:
         self.folder, self.holders, self.options = folder.absolute(), tuple(holders), options or Options()
         self._world = plan.absolute()
         self.server = self.folder / COORDINATOR
+        self.host, self.listen = "localhost", "127.0.0.1"
         self.port, self.control_port, *ports = free_ports(2 + len(self.holders))
         self._node_ports = dict(zip(self.holders, ports, strict=True))
         self.services: dict[str, Service] = {}
@@ -152,13 +153,13 @@ class Federation:
         """Everything up to the roster, with the coordinator up and nothing approved."""
         self.command("data", "make", str(self._world), "--out", str(self.folder / "data"))
         self.command(
-            "server", "init", str(self.server), "--name", "federation", "--host", "localhost", "--port",
-            str(self.port), "--control-port", str(self.control_port), at=COORDINATOR,
+            "server", "init", str(self.server), "--name", "federation", "--host", self.host, "--listen", self.listen,
+            "--port", str(self.port), "--control-port", str(self.control_port), at=COORDINATOR,
         )  # fmt: skip
         changed_toml(self.server / "server.toml", {"patience": dict(self.options.patience)})
         self._publish()
         self.serve(LINK, "server", "up", "--server", str(self.server), at=COORDINATOR)
-        self.until(lambda: port_open(self.port), seconds=90, what="the SuperLink to listen")
+        self.until(self.link_listens, seconds=90, what="the SuperLink to listen")
         for name in self.holders:
             self._invite(name)
         self._each(self._join)
@@ -213,7 +214,7 @@ class Federation:
     def serve(self, name: str, *arguments: str, at: str, again: bool = True) -> Service:
         """Start a command that goes on; at whose side, so whose clock."""
         service = Service(
-            name, [PROGRAM, *arguments], folder=self.folder, environment=self.environment(at),
+            name, [*self.program(at, name), *arguments], folder=self.folder, environment=self.environment(at),
             log=self.folder / "logs" / f"{name.replace(' ', '-')}.log",
             restart_seconds=self.options.restart_seconds if again else None,
         )  # fmt: skip
@@ -231,7 +232,7 @@ class Federation:
         """
         try:
             done = subprocess.run(  # noqa: S603  our own program, with arguments of our own
-                [PROGRAM, *arguments], cwd=self.folder, env=self.environment(at), stdin=subprocess.DEVNULL,
+                [*self.program(at), *arguments], cwd=self.folder, env=self.environment(at), stdin=subprocess.DEVNULL,
                 capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -241,6 +242,14 @@ class Federation:
         if done.returncode:
             raise CommandError(arguments, done.returncode, done.stdout + done.stderr)
         return done.stdout
+
+    def program(self, at: str, service: str = "") -> list[str]:
+        """How our program is started at somebody's side, for a service or to type a command."""
+        return [PROGRAM]
+
+    def link_listens(self) -> bool:
+        """Whether the SuperLink's public port is open, seen from the coordinator's own machine."""
+        return port_open(self.port)
 
     def environment(self, at: str) -> dict[str, str]:
         """What a process finds: the least that it needs, a home of its own, and the clock of its side."""
@@ -264,7 +273,7 @@ class Federation:
             time.sleep(0.5)
 
     def _invite(self, name: str) -> None:
-        address = f"localhost:{self.proxies[name].port if name in self.proxies else self.port}"
+        address = f"{self.host}:{self.proxies[name].port if name in self.proxies else self.port}"
         out = ("--out", str(self._file("invitation", name)))
         self.command("server", "invite", name, "--server", str(self.server), "--address", address, *out)
 
