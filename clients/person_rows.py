@@ -12,22 +12,10 @@ from __future__ import annotations
 
 from integration.person_rows import check_person_features
 from integration.task import feature_names
-from privacy.distributed import step_schedule
+from privacy.mechanisms import step_mechanism, unit_of
 from privacy.plan import DPSGDPlan
 from protocol.errors import PlanError
 from protocol.plan import Plan
-
-OWN_RECORDS = "a subscriber's own outgoing records; being called is not protected"
-
-
-def unit_of(contacts: int) -> str:
-    """Whose presence is hidden, in words; K is named where there is one."""
-    if not contacts:
-        return OWN_RECORDS
-    return (
-        f"a subscriber's own outgoing records, which enter its own row and at most {contacts} rows of others; being "
-        "called is not protected"
-    )
 
 
 def person_mechanism(plan: Plan, *, num_rows: int) -> DPSGDPlan:
@@ -55,11 +43,4 @@ def person_mechanism(plan: Plan, *, num_rows: int) -> DPSGDPlan:
         raise PlanError(
             f"training.batch_size is {batch}, and a holder has {num_rows} training rows; choose from 1 to that number"
         )
-    start = DPSGDPlan(
-        unit=unit_of(section.contacts),
-        clip_norm=section.clip_norm,
-        noise_multiplier=1.0,
-        contacts=section.contacts,
-        **step_schedule(plan, num_examples=num_rows),
-    )
-    return start.calibrate(epsilon=section.epsilon, delta=section.delta)
+    return step_mechanism(plan, unit=unit_of(section.contacts), num_examples=num_rows)

@@ -34,7 +34,8 @@ from dhgsil.queries.rules import QueryCalendar
 from dhgsil.regions import Regions
 from dhgsil.series import ODSeries, Provenance
 from dhgsil.steps import Step
-from dhgsil.task import JOB_QUERIES, TASK, Grid, QuerySection, data_section
+from dhgsil.task import JOB_QUERIES, TASK, Grid, QuerySection, data_section, split_of
+from dhgsil.windows import window_origins
 from protocol.errors import DataError, PlanError
 from protocol.plan import Plan, digest_of
 
@@ -76,6 +77,13 @@ def public_inputs(plan: Plan, folder: Path) -> Grid:
         DataError: a public file is missing or breaks a rule, or a holder's region is not in it.
     """
     return TASK.public(public_series(plan, folder))
+
+
+def num_training_windows(plan: Plan, times: np.ndarray) -> int:
+    """Windows whose targets lie in the training span: a number of the calendar, so it is public."""
+    data = data_section(plan)
+    span = split_of(times, data).train
+    return len(window_origins(span, input_steps=data.input_steps, horizon=data.horizon))
 
 
 def public_series(plan: Plan, folder: Path) -> ODSeries:

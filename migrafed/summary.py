@@ -51,6 +51,8 @@ def budget_lines(result: RunResult) -> list[str]:
     """What each holder's ledger says, holders with the same words together."""
     said: dict[str, list[str]] = {}
     for holder in result.card.holders:
+        if holder.spent_epsilon is None or holder.budget_epsilon is None:
+            continue
         words = f"epsilon {holder.spent_epsilon:.4g} of {holder.budget_epsilon:g} spent; left: {holder.left}"
         said.setdefault(words, []).append(holder.holder)
     return [f"{', '.join(names)}: {words}" for words, names in said.items()]

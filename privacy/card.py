@@ -61,19 +61,24 @@ class Promise(FrozenConfig):
 
 
 class HolderCard(FrozenConfig):
-    """What one holder promises its people, and what its ledger says."""
+    """What one holder promises its people, and what its ledger says.
+
+    What is null was not known to whoever wrote the card: a coordinator sees length and hash of a ledger and no more.
+    """
 
     holder: Text
-    population: Text
+    population: Text | None = Field(description="whose people these are, in the words of the holder's policy")
     period: Text
     promises: tuple[Promise, ...] = Field(min_length=1)
     joint_epsilon: float = Field(gt=0, description="all promises of this card on the same people, composed jointly")
     joint_delta: float = Field(gt=0, lt=1)
-    budget_epsilon: float = Field(gt=0, description="what the holder's policy allows in the period")
-    spent_epsilon: float = Field(ge=0, description="what its ledger holds in the period, earlier campaigns included")
-    left: Text
-    ledger_length: int = Field(ge=1)
-    ledger_head: str = Field(pattern=r"^[0-9a-f]{64}$")
+    budget_epsilon: float | None = Field(gt=0, description="what the holder's policy allows in the period")
+    spent_epsilon: float | None = Field(
+        ge=0, description="what its ledger holds in the period, earlier campaigns included"
+    )
+    left: Text | None
+    ledger_length: int | None = Field(ge=1, description="null: no answer of the holder told it")
+    ledger_head: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class ReleasedObject(FrozenConfig):
@@ -81,7 +86,7 @@ class ReleasedObject(FrozenConfig):
 
     name: Text
     origin: Origin
-    place: Literal["leaves a holder", "run folder"]
+    place: Literal["leaves a holder", "stays with its holder", "run folder"]
     holder: str | None = Field(
         default=None, description="null: each sends its own, of this size; all: of all holders together"
     )

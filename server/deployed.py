@@ -42,6 +42,7 @@ from server.rounds import Coordinator, Stage
 from server.run_folder import JOURNAL_FILE, MODEL_FILE, flower_log, locked, new_folder, resumed_folder, run_name
 from server.settings import PatienceSection
 from server.stages import StageEnd, carry_out
+from server.worked import Worked
 
 _AGAIN = ("ProtocolError", "AggregationRefusedError", "StorageError", "EngineError", "LinkError", "TrainingError")
 """Refusals that a new attempt may do without: an agent that was started anew knows no session, a disk may have room."""
@@ -130,11 +131,15 @@ def run_deployed(
         with locked(folder), flower_log(folder):
             progress.run_opened(folder, tuple(plan.federation.holders))
             with Journal(folder / JOURNAL_FILE, run=run_name(plan), plan_hash=plan.digest()) as journal:
-                work = _Work(plan, federation, journal, progress)
+                worked = Worked(journal)
+                work = _Work(plan, federation, journal, progress, worked)
                 try:
                     attempts = work.finish()
                     _write_model(folder, journal, stages_of(plan))
-                    facts = write_facts(folder, plan, federation.roster, journal)
+                    facts = write_facts(
+                        folder, plan, federation.roster, federation.public, journal, attempts=worked.attempts,
+                        seconds=worked.seconds,
+                    )  # fmt: skip
                 except KeyboardInterrupt:
                     raise RunInterruptedError(
                         f"stopped; every finished round is kept. Continue with 'migrafed server resume {folder}'"
@@ -147,15 +152,18 @@ def run_deployed(
 class _Work:
     """The attempts of one run."""
 
-    def __init__(self, plan: Plan, federation: Federation, journal: Journal, progress: RunProgress) -> None:
+    def __init__(
+        self, plan: Plan, federation: Federation, journal: Journal, progress: RunProgress, worked: Worked
+    ) -> None:
         self._plan, self._federation, self._journal, self._progress = plan, federation, journal, progress
-        self._moved = False
+        self._worked, self._moved = worked, False
 
     def finish(self) -> int:
         """Attempts until every stage is done; how many there were."""
         attempts, idle = 0, 0
         while not self._done():
             attempts, self._moved = attempts + 1, False
+            self._worked.begin_attempt()
             try:
                 with self._federation.open_run() as grid:
                     self._attempt(grid)
@@ -208,6 +216,7 @@ class _Work:
 
     def _on_round(self, stage: Stage, record: RoundRecord) -> None:
         self._moved = True
+        self._worked.save()
         error = "" if record.error is None else f", validation error {record.error:.5f}"
         loss = "loss kept private" if record.loss is None else f"loss {record.loss:.5f}"
         self._progress.advanced(stage.name, record.round, f"{loss}{error}")

@@ -252,6 +252,11 @@ class Journal:
         row = self._db.execute(query, (stage, label)).fetchone()
         return None if row is None else tuple(json.loads(row[0]))
 
+    def closings(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Over whom each sum was opened: stage, what was summed, holders. Statistics are of no stage, but of all."""
+        rows = self._db.execute("SELECT stage, label, holders FROM closings ORDER BY rowid").fetchall()
+        return [(stage, label, tuple(json.loads(holders))) for stage, label, holders in rows]
+
     def masked_stages(self) -> tuple[str, ...]:
         """Stages that have sessions of masked sums, by their first sessions; then those with sums alone."""
         sessions = self._db.execute("SELECT stage FROM sessions GROUP BY stage ORDER BY min(place)")

@@ -23,6 +23,7 @@ from protocol.stages import run_name
 
 PLAN_FILE, MODEL_FILE, CARD_FILE, FACTS_FILE = "plan.lock.toml", "model.safetensors", "card.json", "run.json"
 JOURNAL_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOG_FILE = "journal.sqlite", "env.txt", ".lock", "run.log"
+REPORT_FILE = "report.html"
 _PACKAGES = ("flwr", "torch", "torch-geometric", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "holidays")
 
 

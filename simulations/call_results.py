@@ -1,7 +1,7 @@
 """What a finished integration run leaves behind: written by the runner, read back by reports from the folder alone.
 
 The runner makes one `IntegrationTables` and one `IntegrationFacts` and calls `write_integration`; see
-`simulations.sealing` for what makes a folder a finished run::
+`server.sealing` for what makes a folder a finished run::
 
     write_integration(folder, IntegrationTables(groups=..., ...), IntegrationFacts(run="demo-1", ...), card)
     run = IntegrationResult.read(folder)
@@ -35,6 +35,7 @@ from integration.weeks import CallCalendar
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
 from server.run_folder import CARD_FILE, PLAN_FILE
+from server.sealing import DAMAGED, check_seals, read_card, read_facts, require_files, seal
 from simulations.call_tables import (
     AS_LOCAL,
     CHURN,
@@ -46,7 +47,6 @@ from simulations.call_tables import (
     VERDICT_TABLE,
 )
 from simulations.run_tables import TableSpec, read_table, write_table
-from simulations.sealing import DAMAGED, check_seals, read_card, read_facts, require_files, seal
 
 INTEGRATION_TASKS = ("integration", "integration-mlp")
 """Tasks whose run folders this module reads."""

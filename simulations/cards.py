@@ -13,27 +13,13 @@ from dhgsil.index import QUERIES_PER_MILLION
 from dhgsil.task import data_section, split_of
 from privacy.accounting import epsilon
 from privacy.audits.check import CheckResult
-from privacy.card import AuditFinding, HolderCard, PrivacyCard, Promise, ShownValues
-from privacy.changed_examples import changed_epsilon
-from privacy.events import GaussianSteps
-from privacy.plan import CountReleasePlan, DPSGDPlan
-from protocol.plan import Plan
+from privacy.card import AuditFinding, HolderCard, PrivacyCard, ShownValues
+from privacy.mechanisms import Mechanism
+from privacy.plan import CountReleasePlan
+from server.cards.promises import forecaster_promise
+from server.cards.sum_words import sums_promise
+from server.cards.words import across, headline, not_promised, parties, questions, registry, trust_words
 from simulations.card_releases import Run, released
-from simulations.card_words import (
-    ACCOUNTANT,
-    across,
-    contribution_rules,
-    headline,
-    mechanism_words,
-    not_promised,
-    parties,
-    questions,
-    registry,
-    trust_words,
-)
-from simulations.sum_words import sums_promise
-
-Mechanism = CountReleasePlan | DPSGDPlan
 
 
 def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckResult]) -> PrivacyCard:
@@ -46,10 +32,9 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
     """
     plan, mechanism = run.plan, run.mechanism
     version = importlib.metadata.version("migrafed")
-    accountant = f"{ACCOUNTANT[:-1]} {importlib.metadata.version('dp-accounting')})"
     holders = ()
     if mechanism is not None:
-        holders = tuple(_holder_card(run, name, custody, mechanism, accountant) for name, custody in custodies.items())
+        holders = tuple(_holder_card(run, name, custody, mechanism) for name, custody in custodies.items())
     return PrivacyCard(
         version=version,
         run=run.facts.run,
@@ -58,7 +43,7 @@ def run_card(run: Run, custodies: Mapping[str, Custody], checks: Sequence[CheckR
         flavour="none" if mechanism is None else "approximate",
         trust_model=trust_words(mechanism),
         headline=headline(mechanism, plan.privacy),
-        registry=registry(plan, mechanism, measure=run.facts.measure, version=version, accountant=accountant),
+        registry=registry(plan, mechanism, measure=run.facts.measure, version=version),
         holders=holders,
         across_holders=across(plan, mechanism),
         sums=sums_promise(plan),
@@ -84,14 +69,14 @@ def finding(check: CheckResult) -> AuditFinding:
     )
 
 
-def _holder_card(run: Run, name: str, custody: Custody, mechanism: Mechanism, accountant: str) -> HolderCard:
+def _holder_card(run: Run, name: str, custody: Custody, mechanism: Mechanism) -> HolderCard:
     policy, ledger, delta = custody.policy, custody.ledger, custody.policy.delta
     head = custody.head()
     return HolderCard(
         holder=name,
         population=policy.population,
         period=policy.period,
-        promises=(_promise(run, mechanism, delta, accountant),),
+        promises=(forecaster_promise(run.plan, mechanism, delta=delta, bounded=run.bounded),),
         joint_epsilon=epsilon(mechanism.events(), delta=delta),
         joint_delta=delta,
         budget_epsilon=policy.max_epsilon,
@@ -100,71 +85,6 @@ def _holder_card(run: Run, name: str, custody: Custody, mechanism: Mechanism, ac
         ledger_length=head.length,
         ledger_head=head.head,
     )
-
-
-def _promise(run: Run, mechanism: Mechanism, delta: float, accountant: str) -> Promise:
-    plan = run.plan
-    common = {
-        "task": plan.run.task,
-        "mechanism": mechanism_words(mechanism),
-        "mechanism_digest": mechanism.digest(),
-        "unit": mechanism.unit,
-        "epsilon": mechanism.epsilon(delta),
-        "delta": delta,
-        "accountant": accountant,
-        "noise_multiplier": mechanism.noise_multiplier,
-    }
-    if isinstance(mechanism, CountReleasePlan):
-        noise = {"cells": mechanism.cells_stddev}
-        if mechanism.margins_stddev is not None:
-            noise |= {"inflow": mechanism.margins_stddev, "outflow": mechanism.margins_stddev}
-        return Promise(
-            **common,
-            is_person=True,
-            contributions=mechanism.contributions,
-            contribution_rules=contribution_rules(mechanism, bounded=run.bounded),
-            contributions_enforced=run.bounded,
-            event_epsilon=mechanism.model_copy(update={"contributions": 1}).epsilon(delta),
-            noise_stddev=noise,
-        )
-    return Promise(
-        **common,
-        is_person=False,
-        clip_norm=mechanism.clip_norm,
-        sampling_rate=mechanism.sampling_rate,
-        expected_batch=mechanism.expected_batch,
-        steps=mechanism.steps,
-        person_epsilon=person_epsilons(plan, mechanism, delta),
-        changed_epsilon=changed_epsilons(plan, mechanism, delta),
-    )
-
-
-def person_epsilons(plan: Plan, mechanism: DPSGDPlan, delta: float) -> dict[int, float | None]:
-    """Epsilon of a person who owns so many windows, which come and go with the person: exact, and too kind.
-
-    The numbers of windows are two, those that one active step is in, and those of three active steps far apart.
-    """
-    return {g: _finite(mechanism.person_epsilon(g, delta)) for g in _window_numbers(plan)}
-
-
-def changed_epsilons(plan: Plan, mechanism: DPSGDPlan, delta: float) -> dict[int, float | None]:
-    """Epsilon of a person whose records change so many windows, which stay: what applies to windows of time."""
-    return {g: _finite(_changed(mechanism, g, delta)) for g in _window_numbers(plan)}
-
-
-def _changed(mechanism: DPSGDPlan, windows: int, delta: float) -> float:
-    (event,) = mechanism.events()
-    return changed_epsilon(event, examples=windows, delta=delta) if isinstance(event, GaussianSteps) else math.inf
-
-
-def _window_numbers(plan: Plan) -> list[int]:
-    data = data_section(plan)
-    one_step = data.input_steps + data.horizon
-    return sorted({2, one_step, 3 * one_step})
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _shown_noise(run: Run) -> float | None:

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
 from server.run_folder import CARD_FILE, FACTS_FILE, MODEL_FILE, PLAN_FILE
+from server.sealing import DAMAGED, check_seals, read_card, read_facts, require_files, seal
 from simulations.run_tables import (
     ATTRACTION,
     FLOWS,
@@ -44,10 +45,8 @@ from simulations.run_tables import (
     read_table,
     write_table,
 )
-from simulations.sealing import DAMAGED, check_seals, read_card, read_facts, require_files, seal
 
 SCHEMA_VERSION = 1
-REPORT_FILE = "report.html"
 _ARROW = "→"
 
 

@@ -1,4 +1,5 @@
-"""Recheck a finished run from its folder: the journal, `plan.lock.toml` and `model.safetensors`, and nothing else.
+"""Recheck a finished run from its folder: the journal, `plan.lock.toml` and `model.safetensors`, and nothing else but
+the card, where it lies beside them.
 
 Every session and every masked sum is rechecked, every training is carried out once more from its sums, and what each
 comes to is compared with what is stored, the model file byte for byte. Nothing in the folder is changed.
@@ -25,6 +26,7 @@ from protocol.errors import RunFolderError, TrainingError, TranscriptError
 from protocol.plan import Plan
 from protocol.stages import StageSpec, stages_of
 from protocol.tasks import task_named
+from server.card_check import check_card
 from server.journal import Journal
 from server.recorded_sums import Counts
 from server.replay import replayed
@@ -63,6 +65,7 @@ class RunFound:
         plan_hash: Hash of its plan.
         stages: Trainings that hold.
         roster: The members, once a session was read.
+        card: Whether there was a card, and it is the one that the run wrote.
         failure: The first thing that does not hold; None if all does.
     """
 
@@ -70,6 +73,7 @@ class RunFound:
     plan_hash: str
     stages: list[StageFound] = field(default_factory=list)
     roster: Roster | None = None
+    card: bool = False
     failure: TranscriptError | None = None
 
 
@@ -101,6 +105,7 @@ def verify_run(folder: Path, *, roster_hash: str | None = None, progress: Progre
         Journal(folder / JOURNAL_FILE, run=found.run, plan_hash=found.plan_hash, read_only=True) as journal,
     ):
         try:
+            found.card = check_card(folder, plan, journal)
             _check_stages(found, journal, plan, model.read_bytes(), roster_hash, progress or SilentProgress())
         except TranscriptError as error:
             found.failure = error

@@ -20,12 +20,11 @@ from pydantic import JsonValue
 from clients.custody import Custody
 from clients.desk.own_rows import UNITS, Premises, check_named
 from clients.desk.queries import QueryRows, kept_secret, source_of
-from dhgsil.public_grid import PARQUET, public_series, query_lists
+from dhgsil.public_grid import PARQUET, num_training_windows, public_series, query_lists
 from dhgsil.readers import counts_file, read_parquet
 from dhgsil.series import ODSeries
-from dhgsil.task import JOB_QUERIES, TASK, DHGSILTask, Grid, check_windows_apart, data_section, split_of
-from dhgsil.windows import window_origins
-from privacy.distributed import step_schedule
+from dhgsil.task import JOB_QUERIES, TASK, DHGSILTask, Grid, check_windows_apart, data_section
+from privacy.mechanisms import Mechanism, count_mechanism, step_mechanism
 from privacy.plan import CountReleasePlan, DPSGDPlan
 from privacy.secure_aggregation.roster import Identity, Roster
 from protocol.errors import DataError, PlanError
@@ -33,11 +32,8 @@ from protocol.plan import Plan, digest_of
 from protocol.stages import StageSpec
 from protocol.tasks import Task
 
-PERSON = "one person: all contributions of one account at this holder in the period"
 SMALL = 128
 """Regions up to which one thread trains faster than several: the tensors are too small to share out."""
-
-Mechanism = CountReleasePlan | DPSGDPlan
 
 
 def mechanism_of(plan: Plan, task: Task, grid: ODSeries | Grid) -> Mechanism | None:
@@ -50,34 +46,15 @@ def mechanism_of(plan: Plan, task: Task, grid: ODSeries | Grid) -> Mechanism | N
     if section is None:
         return None
     if section.mode == "counts":
-        start = CountReleasePlan(
-            unit=PERSON,
-            contributions=section.contributions,
-            cells_stddev=1.0,
-            margins_stddev=1.0 if section.margins else None,
-        )
-        return start.calibrate(epsilon=section.epsilon, delta=section.delta, margin_share=section.margin_share)
+        return count_mechanism(section)
     check_windows_apart(plan)
-    windows = num_training_windows(plan, grid)
+    windows = num_training_windows(plan, grid.times)
     batch = plan.training.batch_size
     if batch > windows:
         raise PlanError(
             f"training.batch_size is {batch}, but there are {windows} training windows; choose at most as many"
         )
-    start = DPSGDPlan(
-        unit=task.unit,
-        clip_norm=section.clip_norm,
-        noise_multiplier=1.0,
-        **step_schedule(plan, num_examples=windows),
-    )
-    return start.calibrate(epsilon=section.epsilon, delta=section.delta)
-
-
-def num_training_windows(plan: Plan, grid: ODSeries | Grid) -> int:
-    """Windows whose targets lie in the training span: a number of the calendar, so it is public."""
-    data = data_section(plan)
-    span = split_of(grid.times, data).train
-    return len(window_origins(span, input_steps=data.input_steps, horizon=data.horizon))
+    return step_mechanism(plan, unit=task.unit, num_examples=windows)
 
 
 def count_campaign(

@@ -7,11 +7,14 @@ import shlex
 from pathlib import Path
 
 from migrafed.arguments import overrides
+from migrafed.deployed_summary import deployed_paths
+from migrafed.reports.deployed import write_deployed_report
+from migrafed.summary import privacy_facts
 from migrafed.terminal import Outcome, Terminal
 from protocol.plan import Plan, load_plan
 from server.deployed import run_deployed
+from server.deployed_facts import DeployedResult
 from server.federation import federation_of
-from server.run_folder import FACTS_FILE, JOURNAL_FILE, LOG_FILE, MODEL_FILE
 from server.settings import RUNS, ServerPlace, load_server
 
 
@@ -30,23 +33,29 @@ def carried_out(plan: Plan, place: ServerPlace, terminal: Terminal, *, resume: P
     federation = federation_of(place, plan)
     done = run_deployed(plan, federation, runs=place.own(RUNS), resume=resume, progress=terminal.progress)
     facts = done.facts
-    paths = {name: str(done.folder / file) for name, file in _FILES.items()}
+    result = DeployedResult.read(done.folder)
+    paths, failed = deployed_paths(done.folder), []
+    try:
+        write_deployed_report(result)
+    except OSError as error:
+        del paths["report"]
+        failed.append(("report", f"not written ({error.strerror}); make room, then 'migrafed report {done.folder}'"))
     payload = {
         "seconds": round(done.seconds, 3),
         "attempts": done.attempts,
         **{key: facts[key] for key in ("run", "plan_hash", "holders", "roster", "ledgers", "stages")},
+        "privacy": privacy_facts(result.card),
         "paths": paths,
     }
     block = [
         ("holders", ", ".join(facts["holders"])),
         ("roster", facts["roster"]),
         *(("ledger", f"{name}: {seen['length']} lines seen") for name, seen in facts["ledgers"].items()),
-        *paths.items(),
+        ("privacy", result.card.headline),
+        *((name, path) for name, path in paths.items() if name != "folder"),
+        *failed,
     ]
     if plan.masks:
-        block.append(("recheck", f"migrafed server verify {done.folder}"))
+        block.append(("recheck", shlex.join(["migrafed", "server", "verify", str(done.folder)])))
     tries = "" if done.attempts < 2 else f", {done.attempts} attempts"
     return Outcome(payload, f"SUCCESS {facts['run']}, {done.seconds:.0f} s{tries}", block)
-
-
-_FILES = {"model": MODEL_FILE, "journal": JOURNAL_FILE, "facts": FACTS_FILE, "log": LOG_FILE}

@@ -12,7 +12,7 @@ from typing import Any
 from migrafed.terminal import Outcome, Terminal
 from protocol.errors import InputError, TranscriptError
 from server.recorded_sums import Counts
-from server.run_folder import MODEL_FILE
+from server.run_folder import CARD_FILE, MODEL_FILE
 from simulations.verification import RunFound, StageFound, verify_run
 
 _HASH_DIGITS = 64
@@ -46,6 +46,7 @@ def _payload(found: RunFound, options: argparse.Namespace) -> dict[str, Any]:
         "holders": [] if found.roster is None else list(found.roster.names),
         "roster_compared": options.roster is not None,
         "model": MODEL_FILE if any(stage.gives_model for stage in found.stages) else None,
+        "card": CARD_FILE if found.card else None,
         "stages": [
             {"stage": stage.name, "gives_model": stage.gives_model, **vars(stage.counts)} for stage in found.stages
         ],
@@ -93,6 +94,8 @@ def _facts(found: RunFound, *, compared: bool) -> Iterator[tuple[str, str]]:
         yield "openings", f"{shown} shown under dispute, each what its holder committed to"
     if any(stage.gives_model for stage in found.stages):
         yield "model", f"{MODEL_FILE} is what the sums lead to, byte for byte"
+    if found.card:
+        yield "card", f"{CARD_FILE} is what the run wrote, and of this plan"
     yield "start", "the weights that each training begins with are taken as stored; all holders signed for their hash"
     if found.roster is not None:
         yield "holders", ", ".join(found.roster.names)

@@ -20,7 +20,8 @@ from migrafed.reports.skill import ERRORS, EXTRAS, METRIC_WORDS, SCALE_WORDS, Sk
 from migrafed.reports.wording import MISSING, count_of, number, percent
 from privacy.card import PrivacyCard
 from protocol.files import write_whole
-from simulations.results import REPORT_FILE, RunResult
+from server.run_folder import REPORT_FILE
+from simulations.results import RunResult
 
 _HERE = Path(__file__).parent
 _MEASURES = {

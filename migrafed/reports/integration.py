@@ -36,8 +36,8 @@ from migrafed.reports.privacy import privacy_context, shown_of
 from migrafed.reports.svg import Table
 from migrafed.reports.wording import MISSING, count_of, percent, signed
 from protocol.files import write_whole
+from server.run_folder import REPORT_FILE
 from simulations.call_results import IntegrationResult
-from simulations.results import REPORT_FILE
 
 PUSH_WORDS = {
     "none": "nothing",

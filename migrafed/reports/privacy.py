@@ -115,9 +115,9 @@ def _holder_row(holder: HolderCard) -> tuple[str, ...]:
         rounded_up(holder.joint_epsilon),
         f"{holder.joint_delta:.3g}",
         ", ".join(str(k) for k in sorted(cells)) or MISSING,
-        rounded_up(holder.spent_epsilon),
-        number(holder.budget_epsilon),
-        holder.left,
+        MISSING if holder.spent_epsilon is None else rounded_up(holder.spent_epsilon),
+        MISSING if holder.budget_epsilon is None else number(holder.budget_epsilon),
+        holder.left or "known to the holder alone",
         holder.period,
     )
 
@@ -194,7 +194,11 @@ class Release:
 
 def release_tables(card: PrivacyCard) -> list[tuple[str, bool, list[Release]]]:
     """What leaves the holders, and what lies in the folder: heading, whether it leaves a holder, lines."""
-    headings = {"leaves a holder": "What left the holders", "run folder": "What a reader of the run folder gets"}
+    headings = {
+        "leaves a holder": "What left the holders",
+        "stays with its holder": "What was released and stayed with its holder",
+        "run folder": "What a reader of the run folder gets",
+    }
     tables = []
     for place, heading in headings.items():
         alike: dict[tuple[object, ...], list[ReleasedObject]] = {}

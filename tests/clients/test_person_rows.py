@@ -11,19 +11,20 @@ import pytest
 
 from clients.agent import HolderAgent
 from clients.custody import Custody
-from clients.person_rows import OWN_RECORDS, unit_of
 from clients.person_rows import person_mechanism as calibrated
 from integration import catalogue
 from integration.person_rows import CAP, check_person_features, own_features
 from integration.task import CallTables
 from privacy.accounting import cost_of
+from privacy.mechanisms import OWN_RECORDS, unit_of
 from privacy.plan import DPSGDPlan
 from protocol.errors import BudgetExceededError, DataError, PlanError, PolicyRefusedError, RefusedError
 from protocol.messages import READY, RoundRequest, StatisticsRequest
 from protocol.plan import Plan
 from protocol.records import Header
 from protocol.tasks import task_named
-from simulations.person_promises import person_headline, person_holder_cards, person_not_promised
+from server.cards.persons import person_headline, person_not_promised
+from simulations.person_promises import person_holder_cards
 from simulations.protection import open_custodies, policy_of, required
 from tests.call_rows import OPERATORS, call_plan, gaussian_rows, tables_of
 from tests.federation import readable

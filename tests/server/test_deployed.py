@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from flwr.app import Error, Message
 
-from clients.app import relay
-from clients.state_store import StateStore
-from dhgsil.task import TASK
 from protocol.errors import (
     HolderRefusedError,
     PlanError,
@@ -23,105 +17,12 @@ from protocol.errors import (
     TrainingError,
 )
 from protocol.plan import Plan
-from protocol.record_bytes import packed, records_from_bytes, records_to_bytes, unpacked
-from server.deployed import DeployedRun, Federation, run_deployed
-from server.rounds import Stage
 from server.run_folder import FACTS_FILE, MODEL_FILE, run_name
-from server.settings import PatienceSection
-from simulations.grid import FIRST_NODE, NODE_NAME, InProcessGrid
-from simulations.holders import SimulatedHolders
-from simulations.holdings import Holdings
-from simulations.identities import identities_of
-from simulations.progress import SilentProgress
+from server.sealing import is_deployed
 from simulations.runner import simulate
-from simulations.sealing import task_of
 from simulations.verification import verify_run
-from tests.plans import series_of, tiny_plan
-
-STAGE = Stage(name="federated, weights", share="weights")
-PLAN = {
-    "federation.shares": ["weights"],
-    "federation.vectorise": "never",
-    "training.rounds": 3,
-    "compare": {"alone": False, "pooled": False, "baselines": []},
-}
-Fault = Callable[["Holders", Message], Message | None]
-
-
-class Holders:
-    """Agents of one plan, which can be started anew; their disks are folders."""
-
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan, self.folder, self.names = plan, folder, list(plan.federation.holders)
-        self.identities = identities_of(self.names, folder)
-        self.start()
-
-    def start(self) -> None:
-        """New processes that remember what is on disk alone."""
-        parts = Holdings.split(series_of(self.plan), self.plan.federation.holders).parts
-        stores = {name: StateStore(self.folder / name / "states") for name in self.names}
-        self.all = SimulatedHolders(parts, self.plan, TASK, STAGE, states=stores, identities=self.identities)
-        for name, masking in self.all.masking.items():
-            masking.remember_in(self.folder / name / "opened.jsonl")
-
-
-class FaultyGrid(InProcessGrid):
-    """A grid that breaks off at the messages it is told to, counted over all runs."""
-
-    def __init__(self, holders: Holders, faults: dict[int, Fault], sent: list[str]) -> None:
-        super().__init__(relay(lambda context: holders.all.agents[str(context.node_config[NODE_NAME])]), holders.names)
-        self.holders, self.faults, self.sent = holders, faults, sent
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        numbers = []
-        for message in messages:
-            self.sent.append(message.metadata.message_type)
-            fault = self.faults.pop(len(self.sent), None)
-            instead = None if fault is None else fault(self.holders, message)
-            if instead is not None:
-                self._answers[key := f"instead {len(self.sent)}"] = instead
-                instead.metadata.__dict__["_reply_to_message_id"] = key
-                numbers.append(key)
-            else:
-                message.content = records_from_bytes(unpacked(message.content))
-                numbers += super().push_messages([message])
-        return numbers
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        answers = super().pull_messages(message_ids)
-        for answer in answers:
-            if answer.has_content():
-                answer.content = packed(records_to_bytes(answer.content))
-        return answers
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def carried_out(
-    holders: Holders, folder: Path, *, faults: Mapping[int, Fault] | None = None, resume: Path | None = None,
-    progress: Any = None, attempts: int = 3, sent: list[str] | None = None,
-) -> DeployedRun:  # fmt: skip
-    told, left = [] if sent is None else sent, dict(faults or {})
-
-    @contextmanager
-    def open_run() -> Iterator[InProcessGrid]:
-        yield FaultyGrid(holders, left, told)
-
-    roster = holders.all.roster
-    assert roster is not None
-    federation = Federation(
-        open_run, {name: FIRST_NODE + place for place, name in enumerate(holders.names)}, roster,
-        TASK.public(series_of(holders.plan)), PatienceSection(attempts=attempts),
-    )  # fmt: skip
-    return run_deployed(
-        holders.plan, federation, runs=folder, resume=resume, progress=progress or SilentProgress()
-    )  # fmt: skip
+from tests.deployed_runs import PLAN, Fault, Holders, Notes, carried_out
+from tests.plans import tiny_plan
 
 
 def hang_up(holders: Holders, message: Message) -> None:
@@ -168,8 +69,7 @@ def test_ends_with_the_bytes_of_a_simulation_and_can_be_verified(plan: Plan, sim
     assert (done.facts["run"], done.attempts) == (run_name(plan), 1)
     assert json.loads((done.folder / FACTS_FILE).read_text()) == done.facts
     assert [len(stage["rounds"]) for stage in done.facts["stages"]] == [3]
-    with pytest.raises(RunFolderError, match="deployed run: its coordinator has a model and no rows"):
-        task_of(done.folder)
+    assert is_deployed(done.folder)
     with pytest.raises(RunFolderError, match="finished run"):
         carried_out(Holders(plan, tmp_path / "h"), tmp_path / "runs", resume=done.folder)
     assert verify_run(done.folder).failure is None

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from protocol.errors import RunFolderError
+from server.sealing import task_of
 from simulations.call_results import SPECS, IntegrationResult, IntegrationTables, empty_table, write_integration
 from simulations.run_tables import checked
-from simulations.sealing import task_of
 from tests.call_runs import fabricated_facts, fabricated_tables, write_fabricated
 from tests.cards import plain_card
 

@@ -13,8 +13,8 @@ from privacy.plan import CountReleasePlan
 from privacy.secure_aggregation.messages import Contribution
 from protocol.masked_messages import MaskedReply
 from protocol.messages import READY, EvaluateReply, StatisticsReply, TrainReply
+from server.cards.words import not_promised, registry
 from simulations import protection
-from simulations.card_words import not_promised, registry
 from simulations.results import RunResult
 from simulations.runner import simulate
 from tests.plans import PLAIN, digests, tiny_plan
@@ -255,9 +255,9 @@ def test_coarse_matrices_of_single_steps_are_called_what_they_are() -> None:
 def test_a_budget_for_several_campaigns_is_said_beside_the_epsilon_of_one() -> None:
     plan = tiny_plan(COUNTS | {"privacy.budget": 3.0})
     mechanism = CountReleasePlan(contributions=4, cells_stddev=9.0, margins_stddev=9.0)
-    entry = registry(plan, mechanism, measure="trips", version="1", accountant="PLD")
+    entry = registry(plan, mechanism, measure="trips", version="1", counted_by="PLD")
     assert entry.privacy_loss.startswith("epsilon 2, delta 1e-06 for this campaign, epsilon up to 3 with all others")
-    alone = registry(tiny_plan(COUNTS), mechanism, measure="trips", version="1", accountant="PLD")
+    alone = registry(tiny_plan(COUNTS), mechanism, measure="trips", version="1", counted_by="PLD")
     assert alone.privacy_loss.startswith("epsilon 2, delta 1e-06, per holder")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from server.cards.shared_noise_words import against_words, shared_parties, shares_noise
 from simulations.experiments import distributed_noise
 from simulations.experiments.distributed_noise import DPSGDPlan, against_table, problem_of, table, train
-from simulations.shared_noise_words import against_words, shared_parties, shares_noise
 
 
 @pytest.mark.parametrize("name", distributed_noise.PROBLEMS)

@@ -12,7 +12,7 @@ from migrafed.reports.privacy import privacy_context
 from privacy.card import SumsPromise
 from privacy.secure_aggregation.layout import Layout
 from protocol.plan import Plan
-from simulations.sum_words import (
+from server.cards.sum_words import (
     coordinator_gets,
     coordinator_party,
     masking_messages,

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ValidationError
 from privacy.card import PrivacyCard
 from protocol.errors import RunFolderError
 from protocol.files import write_whole
-from server.deployed_facts import KIND
 from server.run_folder import CARD_FILE, FACTS_FILE
 
 DAMAGED = "the run folder is damaged"
+DEPLOYED = "deployed"
+"""Kind of a run whose holders were elsewhere, in its `run.json`."""
 
 
 class Facts(Protocol):
@@ -58,20 +59,40 @@ def task_of(folder: Path) -> str:
     Raises:
         RunFolderError: no folder, not finished, or no facts of a run.
     """
+    task = _told(folder).get("task")
+    if not isinstance(task, str):
+        raise RunFolderError(f"{folder / FACTS_FILE} names no task; {DAMAGED} or from another version")
+    return task
+
+
+def is_deployed(folder: Path) -> bool:
+    """Whether the holders of a finished run were elsewhere, from its `run.json` alone.
+
+    Raises:
+        RunFolderError: see `task_of`.
+    """
+    return _told(folder).get("kind") == DEPLOYED
+
+
+def sealed_digests(folder: Path) -> dict[str, str]:
+    """File -> SHA-256, as `run.json` has it.
+
+    Raises:
+        RunFolderError: see `task_of`, or it names no files.
+    """
+    files = _told(folder).get("files")
+    if not isinstance(files, Mapping):
+        raise RunFolderError(f"{folder / FACTS_FILE} names no files; {DAMAGED} or from another version")
+    return {str(name): str(value) for name, value in files.items()}
+
+
+def _told(folder: Path) -> Mapping[str, object]:
     path = _facts_file(folder)
     try:
         facts = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"{path} is no JSON; {DAMAGED} or from another version") from error
-    if isinstance(facts, Mapping) and facts.get("kind") == KIND:
-        raise RunFolderError(
-            f"{folder} is a deployed run: its coordinator has a model and no rows to draw a report from; recheck it "
-            f"with 'migrafed server verify {folder}', and forecast where the rows are"
-        )
-    task = facts.get("task") if isinstance(facts, Mapping) else None
-    if not isinstance(task, str):
-        raise RunFolderError(f"{path} names no task; {DAMAGED} or from another version")
-    return task
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def read_facts(folder: Path, kind: type[AnyFacts]) -> AnyFacts:
@@ -91,10 +112,10 @@ def read_facts(folder: Path, kind: type[AnyFacts]) -> AnyFacts:
 
 def _facts_file(folder: Path) -> Path:
     if not folder.is_dir():
-        raise RunFolderError(f"{folder} is not a folder; give the run folder that 'migrafed simulate' printed")
+        raise RunFolderError(f"{folder} is not a folder; give the run folder that was printed at the end of the run")
     path = folder / FACTS_FILE
     if not path.is_file():
-        way_out = f"resume it with 'migrafed simulate PLAN --resume {folder}'"
+        way_out = f"resume it with 'migrafed simulate PLAN --resume {folder}', or 'migrafed server resume {folder}'"
         raise RunFolderError(f"{folder} has no {FACTS_FILE}: the run is not finished; {way_out}")
     return path
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
 
 from dhgsil.task import data_section
 from privacy.card import Party, Question, RegistryEntry
-from privacy.plan import CountReleasePlan, DPSGDPlan
+from privacy.mechanisms import Mechanism
+from privacy.plan import CountReleasePlan
 from protocol.plan import Plan, PrivacySection
-from simulations.shared_noise_words import (
+from server.cards.shared_noise_words import (
     SHARED_MECHANISM,
     shared_across,
     shared_model,
@@ -16,13 +18,15 @@ from simulations.shared_noise_words import (
     shared_trust,
     shares_noise,
 )
-from simulations.sum_words import coordinator_party, sums_not_promised
+from server.cards.sum_words import coordinator_party, sums_not_promised
 
-Mechanism = CountReleasePlan | DPSGDPlan
-
-ACCOUNTANT = "privacy loss distributions, pessimistic (dp-accounting)"
 COUNT_MECHANISM = "discrete Gaussian noise on every cell of bounded counts, once"
 STEP_MECHANISM = "DP-SGD: Poisson samples, clipped gradients, rounded Gaussian noise on integer sums"
+
+
+def accountant() -> str:
+    """Whose arithmetic epsilon is."""
+    return f"privacy loss distributions, pessimistic (dp-accounting {importlib.metadata.version('dp-accounting')})"
 
 
 def mechanism_words(mechanism: Mechanism) -> str:
@@ -95,22 +99,39 @@ def across(plan: Plan, mechanism: Mechanism | None) -> str:
     )
 
 
-def parties(plan: Plan, mechanism: Mechanism | None) -> tuple[Party, ...]:
-    """What each party is trusted with."""
+def parties(plan: Plan, mechanism: Mechanism | None, *, deployed: bool = False) -> tuple[Party, ...]:
+    """What each party is trusted with; `deployed`: on machines of their own, with a network between them."""
+    carriers = (_carriers(plan),) if deployed else ()
     if shares_noise(mechanism) and plan.privacy is not None:
-        return shared_parties(mechanism, plan.privacy.delta, holders=len(plan.federation.holders))
-    return (coordinator_party(plan), *_UNPROTECTED) if mechanism is None else _PROTECTED
+        shared = shared_parties(mechanism, plan.privacy.delta, holders=len(plan.federation.holders))
+        return (*shared, *carriers)
+    if mechanism is None:
+        return (coordinator_party(plan), _OTHERS, _MODEL_READER if deployed else _READER, *carriers)
+    return (*_PROTECTED, *carriers)
 
 
-_UNPROTECTED = (
-    Party(
-        party="other holders",
-        trusted_with="sums and means over holders",
-        otherwise="with one other holder the rest is that holder's; with more, what they can infer",
-    ),
-    Party(
-        party="reader of the run", trusted_with="plain counts of the largest pairs", otherwise="the counts are known"
-    ),
+def _carriers(plan: Plan) -> Party:
+    """Who carries messages in a deployment; see docs/deployment.md."""
+    reads = "masked words, of which it learns nothing" if plan.masks else "what its own holder sends, unmasked"
+    return Party(
+        party="node of a holder, and the network",
+        trusted_with="carrying messages in time; TLS and signed messages show what was changed on the way",
+        otherwise=f"they may stop the run, and see when and how much is sent; a node also sees {reads}",
+    )
+
+
+_OTHERS = Party(
+    party="other holders",
+    trusted_with="sums and means over holders",
+    otherwise="with one other holder the rest is that holder's; with more, what they can infer",
+)
+_READER = Party(
+    party="reader of the run", trusted_with="plain counts of the largest pairs", otherwise="the counts are known"
+)
+_MODEL_READER = Party(
+    party="reader of the run",
+    trusted_with="the model, and losses and errors of rounds",
+    otherwise="whatever of the rows can be inferred from them is known",
 )
 _PROTECTED = (
     Party(
@@ -136,10 +157,17 @@ _PROTECTED = (
 )
 
 
-def not_promised(plan: Plan, mechanism: Mechanism | None, *, bounded: bool = False) -> Iterator[str]:
-    """What a reader could believe and must not; `bounded`: counts were made of records, with a bound on each person."""
+def not_promised(
+    plan: Plan, mechanism: Mechanism | None, *, bounded: bool = False, deployed: bool = False
+) -> Iterator[str]:
+    """What a reader could believe and must not.
+
+    Args:
+        bounded: Counts were made of records, with a bound on each person.
+        deployed: The folder is a coordinator's, who had no rows and no ledgers.
+    """
     if mechanism is None:
-        yield from _unprotected(plan)
+        yield from _unprotected(plan, deployed=deployed)
         return
     if isinstance(mechanism, CountReleasePlan):
         yield _ACCOUNTS if bounded else _assumed(mechanism)
@@ -150,10 +178,15 @@ def not_promised(plan: Plan, mechanism: Mechanism | None, *, bounded: bool = Fal
             "worth to a person stands beside it."
         )
         yield (
-            "Only weights are covered. Forecasts, their parts, intervals, attraction, flows, values drawn, baselines "
-            "and errors in this folder are made of raw counts: a forecast needs the counts before it."
+            "Only weights are covered. Forecasts that a holder makes with them are made of its raw counts: a forecast "
+            "needs the counts before it."
+            if deployed
+            else "Only weights are covered. Forecasts, their parts, intervals, attraction, flows, values drawn, "
+            "baselines and errors in this folder are made of raw counts: a forecast needs the counts before it."
         )
-    if plan.privacy is not None and plan.privacy.score_against == "truth":
+    if deployed:
+        yield UNSEEN
+    elif plan.privacy is not None and plan.privacy.score_against == "truth":
         yield "Errors were measured on raw counts, outside the promise; do that on synthetic or public data only."
     yield (
         "What is charged elsewhere: only campaigns in these ledgers are added up. Runs that keep ledgers of their own "
@@ -167,13 +200,19 @@ def not_promised(plan: Plan, mechanism: Mechanism | None, *, bounded: bool = Fal
     yield "A holder may lie: nothing here proves that it bounded contributions or added its noise."
 
 
+UNSEEN = (
+    "A coordinator wrote this card. It has seen no row and no ledger: it knows the plan, length and hash of each "
+    "ledger, and what was sent to it. What a holder's policy allows, at which delta its ledger adds up and what was "
+    "spent there before stand with the holder ('migrafed holder ledger show'), and so do the checks of its mechanisms."
+)
+"""Said in place of what only holders know."""
 _ACCOUNTS = (
     "A person is one user key in the holder's table: somebody with two accounts counts as two. Which rows are queries "
     "about a job is decided by public rules and keyword lists, row by row and for each person apart."
 )
 
 
-def _unprotected(plan: Plan) -> Iterator[str]:
+def _unprotected(plan: Plan, *, deployed: bool) -> Iterator[str]:
     yield (
         "No differential privacy in this run: no noise was added to counts, margins or updates; no epsilon can be "
         "stated."
@@ -197,7 +236,8 @@ def _unprotected(plan: Plan) -> Iterator[str]:
         )
     yield from sums_not_promised(plan)
     yield "Parameters of single pairs, where the plan switches them on, stayed with their holder."
-    yield "The report and the tables beside it show exact counts of single pairs. Handle them like the data."
+    if not deployed:
+        yield "The report and the tables beside it show exact counts of single pairs. Handle them like the data."
 
 
 def _assumed(mechanism: CountReleasePlan) -> str:
@@ -214,8 +254,10 @@ def _assumed(mechanism: CountReleasePlan) -> str:
     )
 
 
-def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: str, accountant: str) -> RegistryEntry:
-    """The columns of the public registry of deployments."""
+def registry(
+    plan: Plan, mechanism: Mechanism | None, *, measure: str, version: str, counted_by: str | None = None
+) -> RegistryEntry:
+    """The columns of the public registry of deployments; epsilon is `counted_by` the accountant of the promises."""
     privacy = plan.privacy
     product = f"forecasts of {measure} between regions, trained by {len(plan.federation.holders)} holders"
     domain = f"counts of {measure} per step, origin and destination, on a public grid"
@@ -240,7 +282,7 @@ def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: 
         model=shared_model(mechanism)
         if shares_noise(mechanism)
         else "central at each holder, with no trust between holders or in the coordinator",
-        accounting=f"{accountant}; one campaign reserved whole in each holder's ledger; "
+        accounting=f"{counted_by or accountant()}; one campaign reserved whole in each holder's ledger; "
         "everything computed from what was released is post-processing",
         implementation=f"migrafed {version}: {mechanism_words(mechanism)}; AES-256-CTR keyed by os.urandom, integer "
         "sums, conformance checks before the run; no outside review",
@@ -250,13 +292,13 @@ def registry(plan: Plan, mechanism: Mechanism | None, *, measure: str, version: 
     )
 
 
-def questions(plan: Plan, mechanism: Mechanism | None) -> Iterator[Question]:
-    """The pyramid of NIST SP 800-226, from its top down."""
-    for (layer, question), answer in zip(_PYRAMID, _answers(plan, mechanism), strict=True):
+def questions(plan: Plan, mechanism: Mechanism | None, *, deployed: bool = False) -> Iterator[Question]:
+    """The pyramid of NIST SP 800-226, from its top down; `deployed`: answered by a coordinator of real holders."""
+    for (layer, question), answer in zip(_PYRAMID, _answers(plan, mechanism, deployed=deployed), strict=True):
         yield Question(layer=layer, question=question, answer=answer)  # type: ignore[arg-type]
 
 
-def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
+def _answers(plan: Plan, mechanism: Mechanism | None, *, deployed: bool) -> tuple[str, ...]:
     privacy = plan.privacy
     if mechanism is None or privacy is None:
         return ("There is none: there is no differential privacy in this run.",) + (
@@ -268,7 +310,13 @@ def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
         f"{mechanism.unit}. Add or remove one.",
         f"{'One release of the counts' if counts else 'All steps of the training'}, charged as one campaign that was "
         "reserved whole in each holder's ledger before anything left it; earlier campaigns stand in the same ledger.",
-        f"{mechanism_words(mechanism)}. Checked before the run started, see audits; passing a check proves no promise.",
+        f"{mechanism_words(mechanism)}. "
+        + (
+            "Each holder's agent checks its mechanisms before it releases anything; the coordinator has not seen the "
+            "figures."
+            if deployed
+            else "Checked before the run started, see audits; passing a check proves no promise."
+        ),
         "Small cells drown in noise: a value below three noise standard deviations cannot be told from an empty cell. "
         "Rare flows, and whoever makes them, are served worst: check each use that depends on them. Estimates cut off "
         "at 0 are too large where counts are small."
@@ -281,11 +329,19 @@ def _answers(plan: Plan, mechanism: Mechanism | None) -> tuple[str, ...]:
         if shares_noise(mechanism)
         else "Its own people trust each holder with their records. Nobody trusts the coordinator, other holders or "
         "readers.",
-        "This toolkit encrypts neither the holder's files nor its messages: use an encrypted disk and TLS. Keys of "
-        "ledgers are readable by their owner only.",
-        "Whoever reads the holder's files reads the raw records, and in a simulation that is whoever runs it.",
-        _exposed(counts=counts, truth=truth),
+        f"This toolkit {_ENCRYPTED if deployed else _UNENCRYPTED} Keys of ledgers are readable by their owner only.",
+        "Whoever reads the holder's files reads the raw records"
+        + ("; the coordinator does not." if deployed else ", and in a simulation that is whoever runs it."),
+        _EXPOSED if deployed else _exposed(counts=counts, truth=truth),
     )
+
+
+_UNENCRYPTED = "encrypts neither the holder's files nor its messages: use an encrypted disk and TLS."
+_ENCRYPTED = "does not encrypt the holder's files: use an encrypted disk. Messages between machines go over TLS."
+_EXPOSED = (
+    "The folder holds sums and a model, and nothing else of the rows. What a holder makes with the model is the "
+    "holder's. Collection itself is out of scope."
+)
 
 
 def _loss(privacy: PrivacySection) -> str:
