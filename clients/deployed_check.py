@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-import os
 import shutil
 import ssl
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
@@ -27,10 +23,11 @@ from clients.desk.desk import WORK
 from clients.desk.own_rows import Ledgers, Premises
 from clients.desk.queries import source_of
 from clients.holder_folder import node_group
-from clients.joining import CA_FILE, identity_of, node_key_of
+from clients.joining import identity_of, node_key_of
+from clients.modes import wrong_modes
 from clients.node.door import StillAliveError, knock, trust
 from clients.service.outbox import read_outbox
-from clients.settings import APPROVALS, COORDINATOR, IDENTITY_KEY, LEDGERS, NODE_KEY, OUTBOX, RUNS, HolderPlace
+from clients.settings import APPROVALS, LEDGERS, OUTBOX, HolderPlace
 from dhgsil.public_grid import PARQUET
 from dhgsil.task import JOB_QUERIES
 from privacy.ledger import verify_ledger
@@ -72,38 +69,13 @@ def check_deployed(place: HolderPlace, *, rows: int = 1000) -> CheckedHolder:
 
 def _check_modes(place: HolderPlace, report: Report) -> None:
     """Nobody else reads anything, but the node's group what a node needs."""
-    before = len(report.findings)
     with report.trying("modes"):
-        group = node_group(place.config.holder.node_user)
-        for path, most, wanted in _modes(place, shared=group is not None):
-            if not path.exists():
-                continue
-            found = path.stat()
-            mode = stat.S_IMODE(found.st_mode)
-            if mode & ~most:
-                report.failed("modes", f"{path} has mode {mode:04o}", f"chmod {wanted:o} {path}")
-            elif wanted & 0o070 and found.st_gid != group:
-                report.failed("modes", f"{path} is not of the node's group", f"chgrp {group} {path}")
-            elif found.st_uid not in (os.geteuid(), 0) and not wanted & 0o070:
-                report.failed(
-                    "modes", f"{path} belongs to user {found.st_uid}", f"run this as that user, or chown {path}"
-                )
-        if len(report.findings) == before:
-            report.ok("modes", f"only the owner{' and, where needed, the node' if group is not None else ''}")
-
-
-def _modes(place: HolderPlace, *, shared: bool) -> Iterator[tuple[Path, int, int]]:
-    """Each path, the bits that it may have, and the mode it should have."""
-    folder, passed, file = (0o710, 0o710, 0o640) if shared else (0o700, 0o700, 0o600)
-    yield place.folder, folder, folder
-    for name in ("keys", COORDINATOR):
-        yield place.own(name), passed, passed
-    for path in (place.file, place.own(NODE_KEY), place.own(CA_FILE)):
-        yield path, 0o640 if shared else 0o600, file
-    for name in (LEDGERS, APPROVALS, RUNS):
-        yield place.own(name), 0o700, 0o700
-    for name in (IDENTITY_KEY, OUTBOX):
-        yield place.own(name), 0o600, 0o600
+        wrong = list(wrong_modes(place))
+        for problem, way_out in wrong:
+            report.failed("modes", problem, way_out)
+        if not wrong:
+            shared = node_group(place.config.holder.node_user) is not None
+            report.ok("modes", f"only the owner{' and, where needed, the node' if shared else ''}")
 
 
 def _check_policy(place: HolderPlace, report: Report) -> None:

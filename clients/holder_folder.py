@@ -37,7 +37,7 @@ from clients.settings import (
     HolderPlace,
     load_place,
 )
-from protocol.errors import PlanError
+from protocol.errors import PlanError, StorageError
 from protocol.membership import Invitation
 
 SETTINGS_FILE = "holder.toml"
@@ -62,21 +62,38 @@ def make_holder(folder: Path, settings: HolderFile) -> HolderPlace:
     """
     file = folder / SETTINGS_FILE
     place = HolderPlace(settings, file.absolute())
-    for path in (file, place.own(IDENTITY_KEY), place.own(NODE_KEY)):
-        if path.exists():
-            raise PlanError(f"{path} exists, and keys and settings are never replaced; choose a new folder")
+    keys = (place.own(IDENTITY_KEY), place.own(NODE_KEY))
     node_group(settings.holder.node_user)  # checked before anything is made
     try:
-        for own in (place.folder, *map(place.own, _FOLDERS)):
-            make_private_folder(own)
-            own.chmod(0o700)
-        make_private_folder(file.parent)
-        make_keys(place)
-        write_private(file, settings_text(settings).encode())  # last: with it the place is complete
+        _check_new(file, keys)
+        try:
+            for own in (place.folder, *map(place.own, _FOLDERS)):
+                make_private_folder(own)
+                own.chmod(0o700)
+            make_private_folder(file.parent)
+            make_keys(place)
+            write_private(file, settings_text(settings).encode())  # last: with it the place is complete
+        except BaseException:
+            if not file.exists():  # keys of a holder that never was would be in the way of the next try
+                for key in keys:
+                    key.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        raise PlanError(f"{folder} cannot be made ({error.strerror}); choose another place") from None
+        raise PlanError(f"{str(folder)[:300]} cannot be made ({error.strerror}); choose another place") from None
     share_with_node(place)
     return place
+
+
+def _check_new(file: Path, keys: tuple[Path, ...]) -> None:
+    """Refuse a folder in which something would be replaced."""
+    if file.exists():
+        raise PlanError(f"{file} exists, and keys and settings are never replaced; choose a new folder")
+    for key in keys:
+        if key.exists():
+            raise PlanError(
+                f"{key} exists and {file} does not: restore the settings from the backup, or, if an 'init' that was "
+                f"broken off left this key and nobody got an answer made with it, remove {key.parent} and try again"
+            )
 
 
 def find_holder(path: Path) -> HolderPlace:
@@ -85,7 +102,15 @@ def find_holder(path: Path) -> HolderPlace:
     Raises:
         PlanError: see `clients.settings.load_place`.
     """
-    return load_place(path / SETTINGS_FILE if path.is_dir() else path)
+    return load_place(settings_file(path))
+
+
+def settings_file(path: Path) -> Path:
+    """The settings in this folder, or this file."""
+    try:
+        return path / SETTINGS_FILE if path.is_dir() else path
+    except OSError:  # not to be looked into, or too long a name: reading it says so
+        return path
 
 
 def settings_text(settings: HolderFile) -> str:
@@ -128,6 +153,7 @@ def join_coordinator(place: HolderPlace, invitation: Invitation) -> None:
 
     Raises:
         PlanError: the settings cannot be changed without touching something else.
+        StorageError: they cannot be written.
     """
     section = {"address": invitation.address, "ca": CA_FILE, "key": invitation.coordinator}
     if place.config.coordinator is not None:
@@ -143,7 +169,13 @@ def join_coordinator(place: HolderPlace, invitation: Invitation) -> None:
             f"{place.file} is written in a way that [coordinator] cannot be put into; put it in yourself: "
             f"{tomli_w.dumps(section).strip()}"
         )
-    _replace(place.file, after)
+    try:
+        _replace(place.file, after)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {place.file} ({error.strerror}), so it is as it was; make room or see to its mode, and join "
+            "again"
+        ) from None
     share_with_node(place)
 
 
@@ -157,19 +189,6 @@ def keep_roster(place: HolderPlace, path: Path) -> None:
         write_private(place.own(ROSTER), path.read_bytes())
     except OSError as error:
         raise PlanError(f"cannot write {place.own(ROSTER)} ({error.strerror}); see to the holder's folder") from None
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is for others; never over another.
-
-    Raises:
-        PlanError: it exists, or cannot be written.
-    """
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except OSError as error:
-        raise PlanError(f"cannot write {path} ({error.strerror}); give --out a new file") from None
 
 
 def share_with_node(place: HolderPlace) -> None:

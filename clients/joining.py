@@ -11,6 +11,7 @@ system user, its key may be read by that user's group.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from clients.private_files import make_private_folder, write_private
 from clients.settings import IDENTITY_KEY, NODE_KEY, HolderPlace
 from privacy.secure_aggregation.roster import Identity
-from protocol.errors import PlanError
+from protocol.errors import PlanError, StorageError
 from protocol.membership import Invitation, Joining, key_fingerprint, read_file
 
 
@@ -37,7 +38,7 @@ def load_invitation(path: Path) -> Invitation:
 
     Raises:
         InputError: no such file, not an invitation, of another version, or it is over.
-        ProtocolError: it was changed on the way.
+        ForgedFileError: it was changed on the way.
     """
     invitation = read_file(Invitation, path)
     invitation.check_time()
@@ -55,6 +56,7 @@ def take_invitation(place: HolderPlace, invitation: Invitation, *, new_keys: boo
 
     Raises:
         PlanError: it is for another holder, this one belongs to another coordinator, or a key cannot be used.
+        StorageError: the folder cannot be written.
     """
     if invitation.holder != place.name:
         raise PlanError(
@@ -68,12 +70,18 @@ def take_invitation(place: HolderPlace, invitation: Invitation, *, new_keys: boo
             f"is of {key_fingerprint(invitation.coordinator)}; make another folder with 'migrafed holder init', or "
             "take [coordinator] out of the settings if that one is no more"
         )
-    if new_keys:
-        replace_keys(place)
-    joining, blob = Joining.answering(invitation, identity=identity_of(place).key, node=node_key_of(place))
     ca = place.ca if joined is not None else place.own(CA_FILE)
-    make_private_folder(ca.parent)
-    write_private(ca, invitation.ca.encode())
+    try:
+        if new_keys:
+            replace_keys(place)
+        joining, blob = Joining.answering(invitation, identity=identity_of(place).key, node=node_key_of(place))
+        make_private_folder(ca.parent)
+        write_private(ca, invitation.ca.encode())
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {place.folder} ({error.strerror}); make room or see to its mode, and join again: an "
+            "earlier key stays beside the new one"
+        ) from None
     return joining, blob
 
 
@@ -100,6 +108,8 @@ def make_keys(place: HolderPlace) -> None:
 def replace_keys(place: HolderPlace) -> None:
     """Draw both keys anew. The old ones stay beside them, of no use once the coordinator has admitted the answer.
 
+    An old key is never replaced: of what was broken off and done again, every key is there still.
+
     Every approval is void from now on: rosters have the old key.
 
     Raises:
@@ -107,8 +117,17 @@ def replace_keys(place: HolderPlace) -> None:
     """
     for path in (place.own(IDENTITY_KEY), place.own(NODE_KEY)):
         if path.exists():
-            path.replace(path.with_name(f"{path.name}.old"))
+            path.replace(_unused(path))
     make_keys(place)
+
+
+def _unused(path: Path) -> Path:
+    """``identity.key.pem.old``, or with a number after it."""
+    numbers = itertools.count(2)
+    old = path.with_name(f"{path.name}.old")
+    while old.exists():
+        old = path.with_name(f"{path.name}.old{next(numbers)}")
+    return old
 
 
 def identity_of(place: HolderPlace) -> Identity:

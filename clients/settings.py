@@ -39,6 +39,7 @@ IDENTITY_KEY, NODE_KEY = "keys/identity.key.pem", "keys/node.key"
 LEDGERS, APPROVALS, RUNS, OUTBOX = "ledgers", "approvals", "runs", "outbox.jsonl"
 COORDINATOR, ROSTER = "coordinator", "coordinator/roster.json"
 """What was received from the coordinator and compared by the operator."""
+_WAY_OUT = "give the folder that 'migrafed holder init' made, or the holder.toml in it"
 
 
 class HolderSection(FrozenConfig):
@@ -151,4 +152,5 @@ def load_place(path: Path) -> HolderPlace:
         PlanError: no such file, not TOML, a missing section, an unknown key (the nearest valid one is named), or a
             value that breaks a rule.
     """
-    return HolderPlace(parse_config(HolderFile, read_toml(path, what="holder's settings"), where=path.name), path)
+    values = read_toml(path, what="holder's settings", way_out=_WAY_OUT)
+    return HolderPlace(parse_config(HolderFile, values, where=path.name), path)

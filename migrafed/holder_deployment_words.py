@@ -42,7 +42,7 @@ plan's hash together with the roster's. Exit code 3 if you say no, or if your po
 {EXIT_CODES}"""
 _REVOKE = f"""\
 examples:
-  migrafed holder revoke 3f6c --holder north
+  migrafed holder revoke 3f6c9a12 --holder north
   migrafed holder revoke all --holder north
 
 Holds from the next message on, also in a run that is under way. What was released before stays released and charged.

@@ -18,7 +18,7 @@ examples, in the order in which they are needed:
   migrafed holder node --holder north               the other one: network; no data
   migrafed holder status --holder north
   migrafed holder outbox --holder north             what left, and what was refused
-  migrafed holder revoke 3f6c --holder north
+  migrafed holder revoke 3f6c9a12 --holder north
 
 without a coordinator:
   migrafed holder release holder.toml --period all

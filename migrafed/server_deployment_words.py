@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrafed.command_words import EXIT_CODES, FORMAT, Parser, outputs, positive
 
 if TYPE_CHECKING:
-    import argparse
-
     Subjects = argparse._SubParsersAction[Parser]
 
+_LONGEST_DAYS = 3653
 _INIT = f"""\
 examples:
   migrafed server init coordinator --name study --host coordinator.example.org --listen 0.0.0.0
@@ -78,6 +78,19 @@ exit codes:
   1  failed: a port is in use, it runs already, or it does not come up
   2  bad input: settings, keys, certificates or file modes; nothing was started
 """
+_MEMBERS = f"""\
+examples:
+  migrafed server members --server coordinator
+  migrafed server members --server coordinator --json | jq '.members[] | .holder, .fingerprint'
+
+{EXIT_CODES}"""
+_DOWN = f"""\
+examples:
+  migrafed server down --server coordinator
+
+Runs under way stop, and go on with 'migrafed server resume'. Exit code 0 too if no SuperLink was running.
+
+{EXIT_CODES}"""
 _STATUS = f"""\
 examples:
   migrafed server status --server coordinator
@@ -93,13 +106,13 @@ def add_deployment(subjects: Subjects) -> None:
     certificate = _subject(
         subjects, "certificate", "issue a new certificate from the same authority", epilog=_CERTIFICATE
     )
-    certificate.add_argument("--days", type=positive, metavar="N", help="how long it is valid (397)")
+    certificate.add_argument("--days", type=_days, metavar="N", help="how long it is valid (397)")
     _invite(subjects)
     admit = _subject(subjects, "admit", "take in the keys of a holder that answers an invitation", epilog=_ADMIT)
     admit.add_argument("file", type=Path, metavar="JOINING", help="the holder's answer")
     admit.add_argument("--fingerprint", metavar="F", help="what its operator read out; refused if it is another")
     admit.add_argument("--yes", action="store_true", help="the fingerprint was compared before")
-    _subject(subjects, "members", "list who was invited and who is in, with fingerprints", epilog=EXIT_CODES)
+    _subject(subjects, "members", "list who was invited and who is in, with fingerprints", epilog=_MEMBERS)
     roster = _subject(subjects, "roster", "write the signed roster of a plan's holders", epilog=_ROSTER)
     roster.add_argument("plan", type=Path, metavar="PLAN", help="the plan, a TOML file")
     roster.add_argument("--out", type=Path, default=Path("roster.json"), metavar="FILE", help="new (roster.json)")
@@ -108,7 +121,7 @@ def add_deployment(subjects: Subjects) -> None:
     remove.add_argument("--yes", action="store_true", help="do not ask")
     up = _subject(subjects, "up", "start the SuperLink and watch over it", epilog=_UP)
     up.add_argument("--detach", action="store_true", help="return when it answers, and leave it running")
-    _subject(subjects, "down", "end the SuperLink", epilog=EXIT_CODES)
+    _subject(subjects, "down", "end the SuperLink", epilog=_DOWN)
     status = _subject(subjects, "status", "the SuperLink, members and runs, in a table", epilog=_STATUS)
     status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
 
@@ -118,6 +131,12 @@ def server_folder(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--server", type=Path, default=Path(), metavar="DIR", help="the coordinator's folder (default: here)"
     )
+
+
+def _days(text: str) -> int:
+    if (days := positive(text)) > _LONGEST_DAYS:
+        raise argparse.ArgumentTypeError(f"'{text[:40]}' is above {_LONGEST_DAYS}, the days that the authority lasts")
+    return days
 
 
 def _init(subjects: Subjects) -> None:
@@ -137,7 +156,7 @@ def _init(subjects: Subjects) -> None:
     init.add_argument("--listen", default="127.0.0.1", metavar="A", help="address to listen at (127.0.0.1)")
     init.add_argument("--port", type=positive, default=9443, metavar="P", help="for holders (9443)")
     init.add_argument("--control-port", type=positive, default=9444, metavar="P", help="on 127.0.0.1 only (9444)")
-    init.add_argument("--days", type=positive, metavar="N", help="how long the certificate is valid (397)")
+    init.add_argument("--days", type=_days, metavar="N", help="how long the certificate is valid (397)")
     outputs(init)
 
 

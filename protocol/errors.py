@@ -9,6 +9,7 @@ Every error names the offending value, the rule it breaks and the way out, and n
     │   ├── DataError                               a file, a table or an array of input data
     │   └── RunFolderError                          a run folder that cannot be used as asked
     ├── ProtocolError                 exit code 1   a message that does not follow the protocol
+    │   ├── ForgedFileError           exit code 2   a file of another party whose signature does not hold; an InputError
     │   └── TranscriptError                         what a run recorded of its masked sums does not hold
     ├── TrainingError                 exit code 1   training cannot go on (a loss that is not finite, say)
     ├── EngineError                   exit code 1   a query engine failed or hung up; nothing was released
@@ -106,6 +107,10 @@ class TranscriptError(ProtocolError):
         where = f"stage '{stage}'" + (f", session {session[:8]}" if session else "")
         super().__init__(f"{where}{f', sum {sequence}' if sequence else ''}: {problem}")
         self.problem, self.stage, self.session, self.sequence = problem, stage, session, sequence
+
+
+class ForgedFileError(ProtocolError, InputError):
+    """A file of another party whose signature does not hold; nothing was taken from it."""
 
 
 class TrainingError(MigrafedError):

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 from pydantic import Field, field_validator
 
-from protocol.errors import InputError, PlanError, ProtocolError
+from protocol.errors import ForgedFileError, InputError, PlanError
 from protocol.frozen import FrozenConfig
 from protocol.plan import parse_config
 from protocol.version import PROTOCOL_VERSION
@@ -86,14 +86,14 @@ class _Document(FrozenConfig):
 
         Raises:
             PlanError: it is no such document, of another version, lacks something, or has what nobody knows.
-            ProtocolError: its signature is not that of the key it names.
+            ForgedFileError: its signature is not that of the key it names.
         """
         values = _parsed(blob, cls.kind, where)
         document = parse_config(cls, values["content"], where=f"{where} [content]")
         if not _signs(document.signer, document._statement(), values["signature"]):
-            raise ProtocolError(
-                f"{where}: the signature is not that of {document.signer[:12]} for this {cls.kind}: it was changed on "
-                "the way; ask for it again"
+            raise ForgedFileError(
+                f"{where}: the signature is not that of the key with fingerprint {key_fingerprint(document.signer)} "
+                f"for this {cls.kind}: it was changed on the way; ask for it again"
             )
         return document
 
@@ -202,7 +202,7 @@ class Joining(_Document):
         try:
             _node_key(joining.node).verify(bytes.fromhex(joining.node_signature), statement, ECDSA(SHA256()))
         except (InvalidSignature, ValueError):
-            raise ProtocolError(
+            raise ForgedFileError(
                 f"{where}: the node's key did not sign this answer of '{joining.holder}': it may be another holder's; "
                 "ask for an answer made with 'migrafed holder join'"
             ) from None
@@ -241,7 +241,7 @@ def read_file(document: type[Document], path: Path) -> Document:
 
     Raises:
         InputError: the file cannot be read, or see `_Document.read`.
-        ProtocolError: see `_Document.read`.
+        ForgedFileError: see `_Document.read`.
     """
     try:
         with path.open("rb") as file:
@@ -288,9 +288,10 @@ def utc(seconds: float) -> str:
 
 def _parsed(blob: bytes, kind: str, where: str) -> dict[str, Any]:
     """The outer shell of a document of this kind and version."""
-    way_out = f"give the file of {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    one = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    way_out = f"give the file of {one}"
     if len(blob) > LARGEST_DOCUMENT:
-        raise PlanError(f"{where} has {len(blob)} bytes and a {kind} at most {LARGEST_DOCUMENT}; {way_out}")
+        raise PlanError(f"{where} has {len(blob)} bytes and {one} at most {LARGEST_DOCUMENT}; {way_out}")
     try:
         values = json.loads(blob)
     except (ValueError, RecursionError):

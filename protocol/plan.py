@@ -318,8 +318,8 @@ def digest_of(value: JsonValue) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_toml(path: Path, *, what: str) -> dict[str, Any]:
-    """The content of a TOML file; `what` names it in errors.
+def read_toml(path: Path, *, what: str, way_out: str = "give the path of a TOML file") -> dict[str, Any]:
+    """The content of a TOML file; `what` names it in errors, `way_out` is what to do where it cannot be read.
 
     Raises:
         PlanError: no such file, or not TOML.
@@ -327,7 +327,7 @@ def read_toml(path: Path, *, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError(f"cannot read {what} {path} ({error.strerror}); give the path of a TOML file") from None
+        raise PlanError(f"cannot read {what} {str(path)[:300]} ({error.strerror}); {way_out}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{what} {path} is not valid TOML ({error}); correct that line") from None
 

@@ -131,7 +131,9 @@ class BookFile:
                 self._path.with_name(f".{self._path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
-            raise StorageError(f"cannot write to {self._path.parent} ({error.strerror}); run as its owner") from None
+            raise StorageError(
+                f"cannot write to {self._path.parent} ({error.strerror}); make room, or run as its owner"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self._change

@@ -15,6 +15,7 @@ is invited again, and its new answer replaces the old one; a roster made before 
 from __future__ import annotations
 
 import secrets
+import shlex
 import time
 from collections.abc import Iterable
 from typing import Protocol
@@ -236,7 +237,7 @@ class Members:
                 f"this one's is {key_fingerprint(own)}; admit it there, or invite the holder from here"
             )
         invited, member = book.invited.get(holder), book.members.get(holder)
-        way_out = f"invite it again with 'migrafed server invite {holder}'"
+        way_out = f"invite it again with 'migrafed server invite {shlex.quote(holder)}'"
         if member is not None and member.nonce == joining.nonce:
             raise PlanError(
                 f"this answer of '{holder}' was admitted on {utc(member.admitted)}, and each invitation has one; "

@@ -43,7 +43,12 @@ def make_server(folder: Path, settings: ServerFile, *, days: int = authority.CER
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise PlanError(f"{folder} is not empty, and keys and settings are never replaced; choose a new folder")
+            broken = "" if (folder / SETTINGS_FILE).exists() else (
+                f", or remove it if an 'init' that was broken off left it ({SETTINGS_FILE} is missing)"
+            )  # fmt: skip
+            raise PlanError(
+                f"{folder} is not empty, and keys and settings are never replaced; choose a new folder{broken}"
+            )
         folder.chmod(0o700)
     except OSError as error:
         raise PlanError(f"{folder} cannot be made ({error.strerror}); choose another place") from None

@@ -48,7 +48,7 @@ LINK_DATABASE, MEMBERS, ROSTER, RUNS, FLOWER_HOME, LOGS = (
 class ServerSection(FrozenConfig):
     """``[server]``: who this is and where it listens."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$", description="also stands in certificates")
     hosts: tuple[str, ...] = Field(min_length=1, description="names and addresses that the certificate is for")
     listen: str = "127.0.0.1"
     port: int = Field(default=9443, ge=1, le=65535)
@@ -108,5 +108,6 @@ def load_server(folder: Path) -> ServerPlace:
         PlanError: no such file, not TOML, an unknown key (the nearest valid one is named), or a value that breaks a
             rule.
     """
-    values = read_toml(folder / SETTINGS_FILE, what="coordinator's settings")
+    way_out = "give the folder that 'migrafed server init' made with --server"
+    values = read_toml(folder / SETTINGS_FILE, what="coordinator's settings", way_out=way_out)
     return ServerPlace(parse_config(ServerFile, values, where=SETTINGS_FILE), folder.absolute())

@@ -8,6 +8,7 @@ from contextlib import closing
 from clients.approvals import Approvals
 from clients.desk.desk import Desk
 from clients.holder_folder import find_holder
+from clients.modes import check_modes
 from clients.service.service import AgentService
 from migrafed.terminal import Outcome, Terminal
 
@@ -15,6 +16,7 @@ from migrafed.terminal import Outcome, Terminal
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Serve the socket; being told to stop is how an agent ends well."""
     place = find_holder(options.holder)
+    check_modes(place)
     terminal.hold_nothing()
     with closing(Desk(place, Approvals(place))) as desk:
         AgentService(place, desk).serve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,13 +38,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     _agree(options, page, Questions(as_json=options.json))
     if options.roster is not None:
         keep_roster(place, options.roster)
-    approval = approvals.approve(plan, roster)
+    approval, here = approvals.approve(plan, roster), str(options.holder)
     facts = [
         ("plan", f"{page.run}, {page.plan_hash}"),
         ("roster", f"{page.roster_hash[:24]}, {', '.join(page.members)}"),
         ("approval", approval.digest),
-        ("next", f"migrafed holder check {options.holder}"),
-        ("revoke", f"migrafed holder revoke {page.plan_hash[:12]} --holder {options.holder}"),
+        ("next", shlex.join(["migrafed", "holder", "check", here])),
+        ("revoke", shlex.join(["migrafed", "holder", "revoke", page.plan_hash[:12], "--holder", here])),
     ]
     return Outcome(payload | {"approved": True, "approval": approval.digest}, f"SUCCESS '{page.run}' approved", facts)
 
@@ -66,7 +67,7 @@ def _refusal(approvals: Approvals, plan: Plan, roster: RosterPage) -> str:
 
 def _agree(options: argparse.Namespace, page: ApprovalPage, questions: Questions) -> None:
     if options.hash is not None:
-        given = options.hash.strip().lower()
+        given = "".join(options.hash.lower().split())  # the page shows it in groups of four
         if len(given) < _SHORTEST or not page.plan_hash.startswith(given):
             raise NotApprovedError(
                 f"the plan has hash {page.plan_hash} and --hash says '{given[:70]}': it is another plan than the one "

@@ -20,7 +20,7 @@ from clients.call_config import has_calls, load_call_holder
 from clients.check_report import CheckedHolder
 from clients.holder_check import check_holder
 from clients.holder_config import load_holder
-from clients.holder_folder import SETTINGS_FILE
+from clients.holder_folder import settings_file
 from clients.holder_rows import open_rows, opened_engine
 from clients.settings import load_place
 from migrafed.terminal import Outcome, Terminal
@@ -34,8 +34,7 @@ _MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
 
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Check the file and a sample of what it names; print what every check found."""
-    if options.file.is_dir():
-        options.file /= SETTINGS_FILE
+    options.file = settings_file(options.file)
     if "holder" in read_toml(options.file, what="holder's settings"):
         return _deployed(options)
     check = _check_of(options, terminal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
         "identity": identity,
         "node": node,
     }
+    answer = f"joining-{place.name}.json"
     facts = [
         ("settings", f"{place.file}: read [privacy], it is your policy"),
         ("identity", identity),
         ("node key", node),
         ("keys", f"{place.folder / 'keys'}: back them up, and give them to nobody"),
-        ("next", f"migrafed holder join INVITATION --holder {options.folder} --out joining-{place.name}.json"),
+        (
+            "next",
+            shlex.join(["migrafed", "holder", "join", "INVITATION", "--holder", str(options.folder), "--out", answer]),
+        ),
     ]
     return Outcome(payload, f"SUCCESS holder '{place.name}' made", facts)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from clients.holder_folder import find_holder, join_coordinator, write_new
+from clients.holder_folder import find_holder, join_coordinator
 from clients.joining import load_invitation, take_invitation
 from migrafed.questions import Questions
 from migrafed.terminal import Outcome, Terminal
-from protocol.errors import InputError, NotApprovedError
+from protocol.errors import NotApprovedError
+from protocol.files import check_absent, write_new
 from protocol.membership import Invitation, key_fingerprint, utc
 
 
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Show who invites, have the fingerprint compared, keep the coordinator's certificate and write the answer."""
     place = find_holder(options.holder)
     invitation = load_invitation(options.invitation)
-    _check_absent(options.out)
+    check_absent(options.out)
     for name, value in _facts(invitation):
         terminal.say(f"  {name:<12} {value}")
     _compare(options, invitation, Questions(as_json=options.json))
@@ -71,8 +71,3 @@ def _compare(options: argparse.Namespace, invitation: Invitation, questions: Que
 
 def _digits(fingerprint: str) -> str:
     return "".join(letter for letter in fingerprint.lower() if letter.isalnum())
-
-
-def _check_absent(path: Path) -> None:
-    if path.exists():
-        raise InputError(f"{path} exists and nothing is overwritten; give --out a new file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from migrafed.terminal import Outcome, Terminal
 from protocol.membership import key_fingerprint
@@ -32,13 +33,11 @@ def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
         "fingerprint": key_fingerprint(key),
         "paths": {"folder": str(place.folder), "settings": str(place.own(SETTINGS_FILE))},
     }
+    here = shlex.quote(str(options.folder))
     facts = [
         ("folder", f"{place.folder}, for this user only; back it up whole"),
         ("address", f"{own_address(place)}, listening at {settings.server.listen}"),
         ("its key", f"{key_fingerprint(key)} (stands in every invitation and roster)"),
-        (
-            "next",
-            f"migrafed server up --server {options.folder}; migrafed server invite HOLDER --server {options.folder}",
-        ),
+        ("next", f"migrafed server up --server {here}; migrafed server invite HOLDER --server {here}"),
     ]
     return Outcome(payload, f"SUCCESS coordinator '{options.name}'", facts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from migrafed.coordinating import check_absent, write_new
 from migrafed.terminal import Outcome, Terminal
+from protocol.files import check_absent, write_new
 from protocol.membership import key_fingerprint, utc
 from server.members import Members
 from server.settings import load_server
@@ -16,7 +16,7 @@ def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
     """Write the invitation and say the fingerprint that is read out."""
     place = load_server(options.server)
     members = Members(place)
-    path = options.out if options.out is not None else Path(f"invitation-{options.holder.replace('/', '_')}.json")
+    path = options.out if options.out is not None else Path(f"invitation-{options.holder[:65].replace('/', '_')}.json")
     check_absent(path)
     invitation, content = members.invite(options.holder, days=options.days, address=options.address)
     write_new(path, content)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from migrafed.coordinating import check_absent, write_new
 from migrafed.terminal import Outcome, Terminal
+from protocol.files import check_absent, write_new
 from protocol.membership import grouped, key_fingerprint
 from protocol.plan import load_plan
 from server.members import Members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -109,4 +110,4 @@ def _facts(place: ServerPlace, overview: Overview) -> Iterator[tuple[str, str]]:
         yield "strangers", f"{len(overview.strangers)} nodes are registered and no member's: {overview.strangers[:5]}"
     for run in overview.runs:
         if run.state == "stopped":
-            yield "resume", f"migrafed server resume {run.folder} --server {place.folder}"
+            yield "resume", shlex.join(["migrafed", "server", "resume", str(run.folder), "--server", str(place.folder)])

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocol.errors import PlanError, StorageError
-from protocol.files import write_whole
-from server.settings import CA, CA_KEY, EXECUTOR_SECRET, KEY, SERVER_CERTIFICATE, SERVER_KEY, ServerPlace
+from server.settings import (
+    CA,
+    CA_KEY,
+    EXECUTOR_SECRET,
+    KEY,
+    MEMBERS,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    SETTINGS_FILE,
+    ServerPlace,
+)
 
 AUTHORITY_DAYS, CERTIFICATE_DAYS = 3653, 397
 CLOCKS = dt.timedelta(days=1)
@@ -58,10 +67,12 @@ def create(place: ServerPlace) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
         .sign(authority, hashes.SHA384())
     )
-    _keep(place, CA_KEY, _private_bytes(authority))
-    _keep(place, CA, certificate.public_bytes(Encoding.PEM))
-    _keep(place, KEY, _private_bytes(ed25519.Ed25519PrivateKey.generate()))
-    _keep(place, EXECUTOR_SECRET, secrets.token_bytes(SECRET_BYTES))
+    _keep(place, {
+        CA_KEY: _private_bytes(authority),
+        CA: certificate.public_bytes(Encoding.PEM),
+        KEY: _private_bytes(ed25519.Ed25519PrivateKey.generate()),
+        EXECUTOR_SECRET: secrets.token_bytes(SECRET_BYTES),
+    })  # fmt: skip
 
 
 def issue(place: ServerPlace, days: int = CERTIFICATE_DAYS) -> None:
@@ -69,7 +80,7 @@ def issue(place: ServerPlace, days: int = CERTIFICATE_DAYS) -> None:
 
     Raises:
         PlanError: a host is no name and no address, or the authority is missing or damaged.
-        StorageError: the disk refuses.
+        StorageError: the disk refuses; the certificate and the key that were there are as they were.
     """
     authority, authority_key = read_certificate(place, CA), _key(place, CA_KEY)
     server = place.config.server
@@ -87,8 +98,7 @@ def issue(place: ServerPlace, days: int = CERTIFICATE_DAYS) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA384())
     )
-    _keep(place, SERVER_KEY, _private_bytes(key))
-    _keep(place, SERVER_CERTIFICATE, certificate.public_bytes(Encoding.PEM))
+    _keep(place, {SERVER_KEY: _private_bytes(key), SERVER_CERTIFICATE: certificate.public_bytes(Encoding.PEM)})
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,8 @@ def check(place: ServerPlace, now: dt.datetime) -> list[Finding]:
         place: The coordinator's folder.
         now: With its time zone.
     """
-    found = [Finding(text, stops=True) for name in _ALL for text in _file_problems(place.own(name))]
+    problems = [*_open_to_others(place), *(text for name in _ALL for text in _file_problems(place.own(name)))]
+    found = [Finding(text, stops=True) for text in dict.fromkeys(problems)]
     if found:
         return found
     try:
@@ -132,6 +143,17 @@ def check(place: ServerPlace, now: dt.datetime) -> list[Finding]:
     found += _dates("the certificate", certificate, now, _RENEW)
     found += _dates("the authority", authority, now, "make another folder and invite all holders again")
     return found
+
+
+def _open_to_others(place: ServerPlace) -> Iterator[str]:
+    """Who may write to the folder may put other keys there, and who may write to the book may become a member."""
+    for path, wanted in ((place.folder, 0o700), (place.own(SETTINGS_FILE), 0o600), (place.own(MEMBERS), 0o600)):
+        try:
+            mode = path.stat().st_mode & 0o777
+        except OSError:
+            continue
+        if mode & 0o022:
+            yield f"{path} has mode {mode:04o}, others may change it; chmod {wanted:o} {path}"
 
 
 def _file_problems(path: Path) -> Iterator[str]:
@@ -285,11 +307,20 @@ def _private_bytes(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _keep(place: ServerPlace, name: str, content: bytes) -> None:
-    path = place.own(name)
+def _keep(place: ServerPlace, contents: Mapping[str, bytes]) -> None:
+    """Put files in place that belong together: all of them are on the disk before the first gets its name."""
+    parts = {place.own(name): place.own(name).with_name(f".{place.own(name).name}.part") for name in contents}
+    path = place.folder
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(path, lambda part: _write_private(part, content))
+        try:
+            for (path, part), content in zip(parts.items(), contents.values(), strict=True):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _write_private(part, content)
+            for path, part in parts.items():
+                part.replace(path)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write {path} ({error.strerror}); nothing was put in place") from None
 
@@ -298,3 +329,5 @@ def _write_private(part: Path, content: bytes) -> None:
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -232,7 +232,7 @@ def _look_over(place: ServerPlace, say: Say) -> None:
         if not finding.stops:
             say(finding.text)
     if stopping := [finding.text for finding in findings if finding.stops]:
-        raise PlanError("\n".join(stopping))
+        raise PlanError("; ".join(stopping))
 
 
 def _leave_behind(place: ServerPlace) -> None:

@@ -18,6 +18,7 @@ from clients.holder_folder import find_holder
 from clients.settings import LEDGERS, ROSTER, HolderPlace
 from migrafed.__main__ import main
 from protocol.errors import NotApprovedError
+from protocol.membership import grouped
 from protocol.plan import load_plan, read_toml
 from tests.holder_places import Inviter, joined_holder
 from tests.ledgers import gaussian_cost
@@ -126,6 +127,14 @@ def test_without_public_lists_sizes_are_the_gates(place: HolderPlace, plan: Path
     assert any(item["bytes"] is None for item in answer["page"]["leaves"])
 
 
+def test_the_hash_may_be_given_as_the_page_shows_it(place: HolderPlace, plan: Path, roster: Path, say: Say) -> None:
+    """In groups of four, as operators read it to each other; another one is still another one."""
+    digest = grouped(load_plan(plan).digest())
+    assert say(plan, "--roster", roster, "--hash", digest[:-1] + ("0" if digest[-1] != "0" else "1"))[0] == 3
+    assert say(plan, "--roster", roster, "--hash", digest.upper())[0] == 0
+    assert approved(place, plan)
+
+
 def test_approved_by_hash_and_kept_with_its_roster(place: HolderPlace, plan: Path, roster: Path, say: Say) -> None:
     digest = load_plan(plan).digest()
     code, answer = say(plan, "--roster", roster, "--hash", digest[:16])
@@ -208,7 +217,7 @@ def test_a_roster_of_another_coordinator_or_none(place: HolderPlace, plan: Path,
     assert (code, "signed by" in answer["error"]["message"]) == (2, True)
     path.write_text(path.read_text().replace('"east"', '"oast"'))
     code, answer = say(plan, "--roster", path, "--yes")
-    assert (code, answer["error"]["kind"]) == (1, "ProtocolError")
+    assert (code, answer["error"]["kind"]) == (2, "ForgedFileError")
 
 
 def test_before_joining_nobody_can_ask(tmp_path: Path, place: HolderPlace, plan: Path, roster: Path, say: Say) -> None:

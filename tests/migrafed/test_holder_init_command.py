@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
 import pwd
+import shlex
 import stat
 import sys
 from collections.abc import Callable
@@ -17,9 +19,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 
+import clients.joining
 from clients.holder_folder import find_holder, join_coordinator, node_fingerprint
 from clients.joining import identity_of, take_invitation
-from clients.settings import NODE_KEY
+from clients.settings import IDENTITY_KEY, NODE_KEY
 from migrafed.__main__ import main
 from tests.holder_places import Inviter
 
@@ -164,3 +167,60 @@ def test_help_has_examples_and_exit_codes(subject: str, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert f"migrafed holder {subject}" in shown.split("examples:")[1]
     assert "exit codes:" in shown
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
+@pytest.mark.parametrize("broken", ["clients.joining.write_private", "clients.holder_folder.write_private"])
+def test_what_was_broken_off_can_be_done_again(
+    tmp_path: Path, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, broken: str, error: BaseException
+) -> None:
+    """A full disk or Ctrl-C leaves no key in the way of the next try."""
+    write, left = clients.joining.write_private, iter([True])
+
+    def breaks(path: Path, content: bytes) -> None:
+        if next(left, None) is None or path.name == "holder.toml":
+            raise error
+        write(path, content)
+
+    folder = tmp_path / "north"
+    with monkeypatch.context() as patched:
+        patched.setattr(broken, breaks)
+        assert say(folder, *GIVEN, "--data", "data")[0] == (4 if isinstance(error, KeyboardInterrupt) else 2)
+    assert say(folder, *GIVEN, "--data", "data")[0] == 0
+
+
+def test_a_key_without_settings_is_spoken_of(tmp_path: Path, say: Callable[..., Any]) -> None:
+    """After a kill, or settings that were lost: nothing is replaced, and both ways out are named."""
+    folder = tmp_path / "north"
+    assert say(folder, *GIVEN, "--data", "data")[0] == 0
+    (folder / "holder.toml").unlink()
+    before = (folder / IDENTITY_KEY).read_bytes()
+    code, answer = say(folder, *GIVEN, "--data", "data")
+    assert code == 2
+    assert "restore the settings from the backup" in answer["error"]["message"]
+    assert (folder / IDENTITY_KEY).read_bytes() == before
+
+
+def test_a_folder_with_too_long_a_name(tmp_path: Path, say: Callable[..., Any]) -> None:
+    code, answer = say(tmp_path / ("n" * 300), *GIVEN, "--data", "data")
+    assert (code, "File name too long" in answer["error"]["message"]) == (2, True)
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name is a word of the shell, whatever is in it."""
+    name = "a'b; rm -rf x"
+    folder = tmp_path / "two words"
+    given = ["--name", name, "--data", "data", "--max-epsilon", "2", "--delta", "1e-7"]
+    assert main(["holder", "init", str(folder), *given]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  next"))
+    words = shlex.split(line)[1:]
+    assert words == [
+        "migrafed",
+        "holder",
+        "join",
+        "INVITATION",
+        "--holder",
+        str(folder),
+        "--out",
+        f"joining-{name}.json",
+    ]

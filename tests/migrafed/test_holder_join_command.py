@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
@@ -136,7 +138,7 @@ def test_settings_that_cannot_be_edited_safely_are_left_alone(
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), "PlanError", "no invitation"),
         (
             lambda path: path.write_text(path.read_text().replace("127.0.0.1", "127.0.0.9")),
-            "ProtocolError",
+            "ForgedFileError",
             "changed on",
         ),
         (
@@ -198,3 +200,55 @@ def test_a_key_that_others_may_read_signs_nothing(
     code, answer = say(inviter.send(tmp_path, "north"), "--yes")
     assert (code, "chmod 600" in answer["error"]["message"]) == (2, True)
     assert untouched(folder, tmp_path / "joining.json")
+
+
+def own_keys(folder: Path) -> set[bytes]:
+    return {path.read_bytes() for path in (folder / "keys").iterdir()}
+
+
+def test_new_keys_wait_for_a_place_for_the_answer(
+    folder: Path, tmp_path: Path, inviter: Inviter, say: Callable[..., tuple[int, Any]]
+) -> None:
+    """Keys are drawn anew only where the answer can be written."""
+    before = own_keys(folder)
+    code, answer = say(inviter.send(tmp_path, "north"), "--yes", "--new-keys", "--out", str(tmp_path / "no" / "j.json"))
+    assert (code, "there is no folder" in answer["error"]["message"]) == (2, True)
+    assert own_keys(folder) == before
+    assert untouched(folder, tmp_path / "joining.json")
+
+
+def test_new_keys_twice_keep_all_that_were(
+    folder: Path, tmp_path: Path, inviter: Inviter, say: Callable[..., tuple[int, Any]]
+) -> None:
+    """What was broken off is done again, and the first key is still there."""
+    seen = own_keys(folder)
+    for number in range(3):
+        invitation = inviter.send(tmp_path, "north")
+        assert say(invitation, "--yes", "--new-keys", "--out", str(tmp_path / f"{number}.json"))[0] == 0
+        assert seen <= own_keys(folder)
+        seen = own_keys(folder)
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("written", ["clients.joining.write_private", "clients.holder_folder.write_private"])
+@pytest.mark.parametrize("given", [("--yes",), ("--yes", "--new-keys")])
+def test_a_full_disk_is_said(
+    folder: Path,
+    tmp_path: Path,
+    inviter: Inviter,
+    say: Callable[..., tuple[int, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    given: tuple[str, ...],
+) -> None:
+    def full(_path: Path, _content: bytes) -> Never:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = own_keys(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(written, full)
+        code, answer = say(inviter.send(tmp_path, "north"), *given)
+    assert (code, answer["error"]["kind"]) == (1, "StorageError")
+    assert "No space left" in answer["error"]["message"]
+    assert before <= own_keys(folder)
+    assert say(inviter.send(tmp_path, "north"), "--yes", "--new-keys")[0] == 0

@@ -154,7 +154,7 @@ def test_an_answer_is_admitted_after_it_was_compared(here: Path, server: Say) ->
     code, told = server("admit", "changed.json", "--yes")
     assert (code, "protocol version 0" in told["error"]["message"]) == (2, True)
     (here / "changed.json").write_text(json.dumps(answered | {"signature": "00"}))
-    assert server("admit", "changed.json", "--yes")[0] == 1
+    assert server("admit", "changed.json", "--yes")[0] == 2
     code, told = server("admit", "joining.json", "--yes")
     assert (code, told["holder"], told["node_id"]) == (0, "north", None)
     code, told = server("admit", "joining.json", "--yes")
@@ -251,3 +251,30 @@ def test_a_superlink_in_front_ends_on_request(here: Path, server: Say) -> None:
         assert "ended as asked" in process.stdout.read()
         assert process.wait() == 0
     assert server("status")[1]["link"]["running"] is False
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--name", "x" * 64, "--host", "localhost"),
+        ("--name", "study", "--host", "localhost", "--days", "999999999"),
+        ("--name", "study", "--host", "localhost", "--days", "0"),
+    ],
+)
+def test_what_no_certificate_can_hold_is_bad_input(here: Path, say: Say, given: tuple[str, ...]) -> None:
+    """Refused as bad input before anything is made."""
+    code, told = say("init", "long", *given)
+    assert (code, told["error"]["kind"] != "UnexpectedError") == (2, True)
+    assert not (here / "long").exists()
+
+
+def test_the_longest_name_has_a_certificate(say: Say) -> None:
+    assert say("init", "long", "--name", "x" * 50, "--host", "localhost")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "x" * 5000, "../x", ""])
+def test_no_invitation_for_what_is_no_name(here: Path, server: Say, name: str) -> None:
+    """Also where the name would give the file its name."""
+    code, told = server("invite", name)
+    assert (code, "1 to 64 printable letters" in told["error"]["message"]) == (2, True)
+    assert not list(here.glob("*.json"))

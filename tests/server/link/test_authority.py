@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
+import os
 import shutil
 import ssl
 import stat
@@ -17,7 +19,17 @@ from hypothesis import strategies as st
 
 from protocol.errors import PlanError, StorageError
 from server.link import authority
-from server.settings import CA, CA_KEY, EXECUTOR_SECRET, KEY, SERVER_CERTIFICATE, SERVER_KEY, ServerPlace
+from server.settings import (
+    CA,
+    CA_KEY,
+    EXECUTOR_SECRET,
+    KEY,
+    MEMBERS,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    SETTINGS_FILE,
+    ServerPlace,
+)
 from tests.coordinator_places import coordinator_place
 
 NAMES = (CA, CA_KEY, EXECUTOR_SECRET, KEY, SERVER_CERTIFICATE, SERVER_KEY)
@@ -188,3 +200,38 @@ def test_a_certificate_is_for_servers_alone(place: ServerPlace) -> None:
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [usage.dotted_string for usage in usages] == ["1.3.6.1.5.5.7.3.1"]
+
+
+def test_a_certificate_comes_with_its_key_or_not_at_all(place: ServerPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full after the key was written: the SuperLink still starts with what it had."""
+    before = {name: place.own(name).read_bytes() for name in NAMES}
+    write = authority._write_private
+
+    def full(part: Path, content: bytes) -> None:
+        if part.name == f".{place.own(SERVER_CERTIFICATE).name}.part":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(part, content)
+
+    monkeypatch.setattr(authority, "_write_private", full)
+    with pytest.raises(StorageError, match="nothing was put in place"):
+        authority.issue(place)
+    assert {name: place.own(name).read_bytes() for name in NAMES} == before
+    assert authority.check(place, now()) == []
+    assert not list(place.own(CA).parent.glob(".*"))
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(".", 0o700), (SETTINGS_FILE, 0o600), (MEMBERS, 0o600)])
+def test_nobody_else_may_change_the_folder(place: ServerPlace, name: str, wanted: int) -> None:
+    """Who may write to the folder may put other keys there; who may read it sees no key."""
+    path = place.folder / name
+    path.touch()
+    path.chmod(wanted | 0o022)
+    assert f"others may change it; chmod {wanted:o}" in texts(place)
+    assert authority.check(place, now())[0].stops
+    path.chmod(wanted | 0o044)
+    assert authority.check(place, now()) == []
+
+
+def test_a_wrong_mode_is_said_once(place: ServerPlace) -> None:
+    place.own(CA).parent.chmod(0o755)
+    assert texts(place).count("chmod 700") == 1
