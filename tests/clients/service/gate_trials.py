@@ -178,10 +178,13 @@ def odd_contributions(blob: bytes) -> Iterator[tuple[str, bytes]]:
     part = Contribution.from_bytes(blob)
     yield from (("longer", blob + b"\0"), ("cut short", blob[:-1]), ("empty", b""), ("a row", b"a row of data"))
     other = Layout.for_statistics({"row": np.zeros(len(part.masked) // 4)}, holders=3)
+    member = min(part.parcels)
+    theirs = {part.holder if name == member else name: parcel for name, parcel in part.parcels.items()}
     yield from (
         (what, odd.to_bytes())
         for what, odd in (
             ("another holder", replace(part, holder="somebody")),
+            ("a part in the name of another member", replace(part, holder=member, parcels=theirs)),
             ("a word more", replace(part, masked=part.masked + bytes(4))),
             ("a word less", replace(part, masked=part.masked[:-4])),
             ("no word", replace(part, masked=b"")),
@@ -210,8 +213,11 @@ def odd_parts(answer: MaskedAnswer) -> Iterator[tuple[str, bytes]]:
         reveal = Reveal.from_bytes(part)
         some = next(iter(reveal.shares.values()))
         width = len(reveal.seeds)
+        member = min(reveal.pair_shares)
+        theirs = {reveal.holder if name == member else name: v for name, v in reveal.pair_shares.items()}
         for what, odd in (
             ("another holder's", replace(reveal, holder="somebody")),
+            ("one in the name of another member", replace(reveal, holder=member, pair_shares=theirs)),
             ("another sum's", replace(reveal, context=bytes(32))),
             ("a share more", replace(reveal, shares={**reveal.shares, "zz": some})),
             ("a share less", replace(reveal, shares=dict(list(reveal.shares.items())[1:]))),
