@@ -88,8 +88,12 @@ def locked_plan(folder: Path) -> Plan:
     """The plan that a run folder was made for."""
     try:
         return parse_plan(tomllib.loads((folder / PLAN_FILE).read_text(encoding="utf-8")), where=PLAN_FILE)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise RunFolderError(f"{folder / PLAN_FILE} cannot be read ({error}); start a new run") from None
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} holds no run: {PLAN_FILE} cannot be read ({error.strerror}); give the folder of a run"
+        ) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RunFolderError(f"{folder / PLAN_FILE} is damaged ({error}); start a new run") from None
 
 
 def plan_text(plan: Plan) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from migrafed.folders import given_folder
 from migrafed.terminal import SCHEMA_VERSION, Outcome, Terminal
 from privacy.ledger import LedgerFacts, LedgerLine, Witness, verify_ledger
 from privacy.ledger_book import Book
@@ -23,7 +24,7 @@ _COLUMNS = "{:>6}  {:<19}  {:<8}  {:>5}  {:>9}  {}"
 
 def run(options: argparse.Namespace, _terminal: Terminal) -> Outcome:
     """Verify the ledger; then list it, or write it to a file, or leave it at that."""
-    if not options.folder.is_dir():
+    if not given_folder(options.folder, what="the folder of a ledger").is_dir():
         raise InputError(f"{options.folder} is not a folder; give the folder of a ledger")
     found = verify_ledger(options.folder, public_key=_public_key(options), witness=_witness(options))
     payload: dict[str, Any] = {"ledger": _totals(found)}

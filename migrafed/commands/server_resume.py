@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from migrafed.commands.server_run import carried_out
+from migrafed.folders import given_folder
 from migrafed.terminal import Outcome, Terminal
 from server.run_folder import locked_plan
 from server.settings import load_server
@@ -12,4 +13,5 @@ from server.settings import load_server
 
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Go on with the run in a folder, with the plan that is locked into it."""
-    return carried_out(locked_plan(options.run), load_server(options.server), terminal, resume=options.run)
+    folder = given_folder(options.run, what="the folder of a run")
+    return carried_out(locked_plan(folder), load_server(options.server), terminal, resume=folder)

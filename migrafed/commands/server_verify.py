@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from migrafed.folders import given_folder
 from migrafed.terminal import Outcome, Terminal
 from protocol.errors import InputError, TranscriptError
 from server.recorded_sums import Counts
@@ -21,7 +22,8 @@ _COLUMNS = "{:<34} {:>8} {:>6} {:>8} {:>8} {:>8} {:>11} {:>7}"
 
 def run(options: argparse.Namespace, terminal: Terminal) -> Outcome:
     """Recheck the run, and say what was checked how often; exit code 1 if something does not hold."""
-    found = verify_run(options.run, roster_hash=_roster_hash(options.roster), progress=terminal.progress)
+    folder = given_folder(options.run, what="the folder of a run")
+    found = verify_run(folder, roster_hash=_roster_hash(options.roster), progress=terminal.progress)
     good = found.failure is None
     facts = list(_facts(found, compared=options.roster is not None))
     title = f"SUCCESS {found.run}, every sum holds" if good else f"FAILED {found.run}, a check failed"
