@@ -95,16 +95,21 @@ class Executor:
 
     def _head(self, link: TaskLink, stop: threading.Event) -> Message | None:
         """The message of a task, waited for: the SuperNode makes the task before it has the message."""
-        while (head := link.head()) is None and not stop.wait(0.2):
-            pass
+        while (head := link.head()) is None:
+            if link.lost.is_set() or stop.wait(0.2):
+                return None
         return head
 
     def _answer(
         self, link: TaskLink, run: int, bundle: str, head: Message, *, ends: float, stop: threading.Event
     ) -> Message | None:
         """The reply to a message; None if nobody waits for it any more."""
+
+        def unwanted() -> bool:
+            return stop.is_set() or link.lost.is_set()
+
         try:
-            content = unpacked(link.content())
+            content = unpacked(link.content(lambda: unwanted() or time.monotonic() >= ends))
             if bundle != self._pin:
                 raise NotApprovedError(
                     f"run {run} brings a bundle with hash {bundle[:16]}…, this installation makes {self._pin[:16]}…; "
@@ -119,6 +124,9 @@ class Executor:
             where = f"number {answer.number} in its outbox log" if answer.number else "see its log"
             LOG.warning("the agent refuses (%s), %s", answer.code, where)
         except (MigrafedError, *_FAILURES) as error:
+            if unwanted() or _given_up(error):
+                LOG.info("run %d: the message ended before it was answered", run)
+                return None
             LOG.warning("refused: %s", error if isinstance(error, MigrafedError) else type(error).__name__)
             answer = Refusal(type(error).__name__ if isinstance(error, MigrafedError) else "LinkError", 0)
         self.refused += 1

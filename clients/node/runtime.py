@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -158,16 +159,27 @@ class TaskLink:
         self._tree = answer.message_object_trees[0]
         return message_from_proto(answer.messages_list[0])
 
-    def content(self) -> RecordDict:
+    def content(self, unwanted: Callable[[], bool]) -> RecordDict:
         """The content of the message whose `head` was read, waited for while the SuperNode receives it.
+
+        Args:
+            unwanted: Whether to wait no longer.
 
         Raises:
             ProtocolError: it is incomplete, or no records.
+            httpx.HTTPStatusError: the SuperNode has given the task up.
         """
+        pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, self._run)
+
+        def wanted(object_id: str) -> bytes:
+            if unwanted():
+                raise ObjectPullError(object_id, "nobody waits for it any more")
+            return pull(object_id)
+
         try:
             message = pull_and_inflate_object_from_tree(
                 self._tree,
-                make_pull_object_fn_protobuf(self._client.PullObject, self._node, self._run),
+                wanted,
                 make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, self._node, self._run),
                 return_type=Message,
                 max_time=None,

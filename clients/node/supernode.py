@@ -1,12 +1,14 @@
 """Flower's SuperNode as a child of its supervisor: ``python -m clients.node.supernode [options] -- FLOWER'S OPTIONS``.
 
-Flower's own program, with four differences that a supervised service needs:
+Flower's own program, with five differences that a supervised service needs:
 
 * It ends with whoever started it: when standard input closes, it logs out and stops.
 * It ends when its work ends. Flower's goes on answering its port after an error of its loop, and looks alive.
 * It ends when one of its threads dies; Flower's goes on without signs of life.
 * It looks for messages more often while a run is on: Flower waits 3 s between two looks, and 0.5 s before it looks for
   the executor's answer. Without messages for a minute, it waits Flower's 3 s again.
+* It forgets a message whose run ends while the message is on its way. Flower's keeps its task, whose executor waits for
+  the rest of it until the message's time is over, and the messages of the next run behind it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ import threading
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import flwr.supernode.start_client_internal as loop
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli import flower_supernode
 
 LOOP_ENDED, THREAD_DIED = 71, 72
@@ -51,6 +56,18 @@ class Pace:
             time.sleep(seconds)
 
 
+def received(*arguments: Any, **options: Any) -> dict[str, bytes]:
+    """Stands for `pull_objects` in Flower's loop: a run that ends is an error like others, after which it tidies up.
+
+    Raises:
+        ObjectPullError: also where Flower's own exception for a run that ended would pass by the loop's `except`.
+    """
+    try:
+        return pull_objects(*arguments, **options)
+    except RunNotRunningException:
+        raise ObjectPullError("", "its run has ended") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a SuperNode until it ends; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m clients.node.supernode", description=__doc__)
@@ -58,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("flower", nargs="+", help="options of flower-supernode, after --")
     given = parser.parse_args(arguments)
 
-    loop.__dict__["time"] = SimpleNamespace(sleep=Pace(given.busy_seconds).sleep)
+    loop.__dict__.update(time=SimpleNamespace(sleep=Pace(given.busy_seconds).sleep), pull_objects=received)
     sys.argv = ["flower-supernode", *given.flower]
     threading.excepthook = _thread_died
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import subprocess
@@ -12,18 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import flwr.supernode.start_client_internal as loop
 import httpx
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
+from flwr.supercore.run import RunNotRunningException
 
 from clients.node.client import AgentClient, Refusal
 from clients.node.executor import Executor
 from clients.node.runtime import Runtime, TaskInput
-from clients.node.supernode import Pace
+from clients.node.supernode import Pace, received
 from protocol.errors import LinkError, ProtocolError
 from protocol.record_bytes import packed, unpacked
 
@@ -47,6 +50,7 @@ class Link:
     bundle: str = PIN
     away: int = 0
     content_error: Exception | None = None
+    comes: Callable[[], bool] = lambda: True
     push_errors: list[Exception] = field(default_factory=list)
     pushed: list[Message] = field(default_factory=list)
     finished: list[str | None] = field(default_factory=list)
@@ -64,9 +68,12 @@ class Link:
         self.away -= 1
         return None if self.away >= 0 else self.given
 
-    def content(self) -> RecordDict:
+    def content(self, unwanted: Callable[[], bool]) -> RecordDict:
         if self.content_error is not None:
             raise self.content_error
+        while not self.comes():
+            if unwanted():
+                raise ProtocolError("a message cannot be read")
         return self.given.content
 
     def push(self, reply: Message) -> None:
@@ -198,6 +205,36 @@ def test_message_of_a_supernode_that_is_gone_is_not_waited_for() -> None:
     assert answer_of(next_one) == _ANSWER
 
 
+@pytest.mark.parametrize("away", [0, 10**9])
+def test_message_that_the_supernode_forgot_is_not_waited_for(away: int) -> None:
+    """Its run ended while it was on its way: no more of it comes, or nothing at all."""
+    forgotten, next_one = Link(message(), away=away), Link(message(number=2))
+    asked = iter(range(3))
+    forgotten.comes = lambda: next(asked, None) is None and bool(forgotten.lost.set())
+    if away:
+        threading.Timer(0.3, forgotten.lost.set).start()
+    executor = served(Supply(forgotten, next_one), Agent(_ANSWER))
+    assert forgotten.pushed == []
+    assert answer_of(next_one) == _ANSWER
+    assert (executor.answered, executor.refused) == (1, 0)
+
+
+def test_message_whose_time_is_over_before_it_is_whole_is_answered_with_an_error() -> None:
+    """The SuperNode takes no other message before it has an answer."""
+    late, next_one = Link(message(ttl=0.2), comes=lambda: False), Link(message(number=2))
+    served(Supply(late, next_one), Agent(_ANSWER))
+    assert reason_of(late.pushed[0]) == {"code": "ProtocolError", "number": 0}
+    assert answer_of(next_one) == _ANSWER
+
+
+def test_stop_ends_the_wait_for_content() -> None:
+    link = Link(message())
+    supply = Supply(link)
+    link.comes = lambda: bool(supply.stop.set())
+    served(supply, Agent(_ANSWER))
+    assert link.pushed == []
+
+
 def test_message_that_comes_twice_gets_the_same_answer() -> None:
     """The agent is asked once; another answer to the same message never leaves."""
     first, again = Link(message()), Link(message())
@@ -275,6 +312,19 @@ def test_node_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_ends_while_a_message_comes_is_an_error_that_flower_tidies_up_after() -> None:
+    """Flower's loop forgets a message after an `Exception`; its own exception for such runs is none."""
+    assert not issubclass(RunNotRunningException, Exception)
+
+    def pull(name: str) -> bytes:
+        raise RunNotRunningException
+
+    with pytest.raises(ObjectPullError, match="its run has ended"):
+        received(["a"], pull_object_fn=pull)
+    assert received(["a"], pull_object_fn=str.encode) == {"a": b"a"}
+    assert "pull_objects(" in inspect.getsource(loop._pull_and_store_message), "what `received` stands for"
 
 
 def test_pace_is_flowers_without_messages_and_faster_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
