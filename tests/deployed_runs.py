@@ -116,11 +116,11 @@ class Notes(SilentProgress):
         self.notes.append(text)
 
 
-def carried_out(
-    holders: Holders, folder: Path, *, faults: Mapping[int, Fault] | None = None, resume: Path | None = None,
-    progress: Any = None, attempts: int = 3, sent: list[str] | None = None,
-) -> DeployedRun:  # fmt: skip
-    told, left = [] if sent is None else sent, dict(faults or {})
+def federation_over(
+    holders: Holders, *, faults: dict[int, Fault] | None = None, sent: list[str] | None = None, attempts: int = 3
+) -> Federation:
+    """What a run of these holders reaches; `faults` are used up, `sent` grows."""
+    told, left = [] if sent is None else sent, {} if faults is None else faults
 
     @contextmanager
     def open_run() -> Iterator[InProcessGrid]:
@@ -128,10 +128,17 @@ def carried_out(
 
     roster = holders.all.roster
     assert roster is not None
-    federation = Federation(
+    return Federation(
         open_run, {name: FIRST_NODE + place for place, name in enumerate(holders.names)}, roster,
         TASK.public(series_of(holders.plan)), PatienceSection(attempts=attempts),
     )  # fmt: skip
+
+
+def carried_out(
+    holders: Holders, folder: Path, *, faults: Mapping[int, Fault] | None = None, resume: Path | None = None,
+    progress: Any = None, attempts: int = 3, sent: list[str] | None = None,
+) -> DeployedRun:  # fmt: skip
+    federation = federation_over(holders, faults=dict(faults or {}), sent=sent, attempts=attempts)
     return run_deployed(
         holders.plan, federation, runs=folder, resume=resume, progress=progress or SilentProgress()
     )  # fmt: skip

@@ -91,7 +91,7 @@ def _key_figures(facts: DeployedFacts) -> Iterator[tuple[str, str]]:
         yield "rounds of the model's training", f"{len(model.rounds):,}"
         chosen = next((each for each in model.rounds if each.round == model.chosen_round), None)
         if chosen is not None and chosen.error is not None:
-            yield f"validation error at round {chosen.round}, mean over holders' rows", number(chosen.error)
+            yield f"validation error at round {chosen.round}, mean over holders", number(chosen.error)
         elif chosen is not None and chosen.loss is not None:
             yield f"loss at round {chosen.round}", number(chosen.loss)
     yield "holders", f"{len(facts.holders):,}"
@@ -117,7 +117,9 @@ def _promise_words(card: PrivacyCard) -> str:
     if not card.holders:
         return "no differential privacy"
     epsilon = rounded_up(max(holder.joint_epsilon for holder in card.holders))
-    return f"epsilon {epsilon}, delta {max(holder.joint_delta for holder in card.holders):.3g} at each holder"
+    persons = all(promise.is_person for holder in card.holders for promise in holder.promises)
+    unit = "a person" if persons else "a window, which is not a person"
+    return f"epsilon {epsilon}, delta {max(holder.joint_delta for holder in card.holders):.3g} for {unit}"
 
 
 def _stage_table(facts: DeployedFacts) -> Table:
@@ -179,14 +181,14 @@ def _curve(name: str, what: str, stage: StageFigures, points: Sequence[tuple[int
             axes.plot(*point, linestyle="", marker="o", markersize=9, markerfacecolor="none",
                       markeredgecolor=INK["ink"], markeredgewidth=1.2)  # fmt: skip
         axes.set_xlabel("round")
-        axes.set_ylabel(f"{what}; the axis does not start at 0")
+        axes.set_ylabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.yaxis.set_major_formatter(compact)
         axes.margins(x=0.06, y=0.14)
         first, last = number(values[0]), number(values[-1])
         description = f"Line plot of the {what} over {count_of(len(points), 'round')}: from {first} to {last}."
         svg = sheet.svg(f"{title}, {shortened(stage.name, 60)}", description)
-    caption = f"{stage.name}: {what} as holders told it, put together by their weights."
+    caption = f"{stage.name}: mean over holders by the weights of their rows. The axis does not start at 0."
     if kept:
         caption += f" The ring marks round {stage.chosen_round}, whose weights were kept."
     table = Table(("Round", what.capitalize()), tuple((f"{each:,}", number(value, digits=6)) for each, value in points))
