@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from migrafed.progress import BarProgress, LineProgress, LoggedProgress
-from protocol.errors import InputError, MigrafedError, RefusedError, RunInterruptedError
+from protocol.errors import HolderRefusedError, InputError, MigrafedError, RefusedError, RunInterruptedError
 
 SCHEMA_VERSION = 1
 _LOG = logging.getLogger("migrafed")
@@ -139,7 +139,8 @@ class Terminal:
         facts.append(("cause", message))
         if self.progress.folder is not None:
             facts.append(("run", str(self.progress.folder)))
-            if code in (1, 4):
+            # What a holder refused can be put right there; what this machine refused stays as it is.
+            if code in (1, 4) or isinstance(error, HolderRefusedError):
                 facts.append(("resume", self.resume_command(self.progress.folder)))
         if self._file is not None:
             facts.append(("log", self._file.baseFilename))

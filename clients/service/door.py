@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clients.service.peers import account_of
-from protocol.errors import PlanError, StorageError
+from protocol.errors import LinkError, PlanError, StorageError
 
 LONGEST_PATH = 103
 """Bytes of a socket's path; Linux takes 107, and four are for the name it has until it is in place."""
@@ -28,7 +28,7 @@ def only_agent(lock: Path) -> Iterator[None]:
     """Hold a lock file; the operating system lets go of it when the process ends, however it ends.
 
     Raises:
-        PlanError: another agent holds it.
+        LinkError: another agent holds it.
         StorageError: it cannot be made.
     """
     try:
@@ -40,7 +40,7 @@ def only_agent(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = os.pread(file, 20, 0).decode(errors="replace").strip()
-            raise PlanError(
+            raise LinkError(
                 f"an agent of this holder runs already (process {other or 'unknown'}, lock {lock}); a holder has one, "
                 "so end that one first, or ask it with 'migrafed holder status'"
             ) from None
@@ -62,6 +62,7 @@ def listening(path: Path, *, node_user: str | None) -> Iterator[socket.socket]:
         node_user: System user of the node; None where it is the agent's own.
 
     Raises:
+        LinkError: another agent answers there.
         PlanError: the path is too long, something else is there, or the node's user cannot be let in.
         StorageError: the socket cannot be made.
     """
@@ -115,7 +116,7 @@ def _check_free(path: Path) -> None:
             if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
                 return
             raise PlanError(f"nobody can tell who is behind {path} ({error}); set another holder.socket") from None
-    raise PlanError(f"another agent answers at {path}; end it first, or set another holder.socket")
+    raise LinkError(f"another agent answers at {path}; end it first, or set another holder.socket")
 
 
 def _let_in(path: Path, user: str) -> None:

@@ -98,7 +98,8 @@ class AgentService:
             ready: Called once the socket is there.
 
         Raises:
-            PlanError: another agent runs, the socket's path cannot be used, or the node's user is unknown.
+            LinkError: another agent runs.
+            PlanError: the socket's path cannot be used, or the node's user is unknown.
             StorageError: the outbox log is damaged, or files cannot be written.
         """
         place, holder = self._place, self._place.config.holder

@@ -17,7 +17,14 @@ from migrafed.__main__ import main
 from migrafed.arguments import overrides
 from migrafed.checks import Check, free_space
 from migrafed.commands import doctor, simulate
-from protocol.errors import InputError, MigrafedError, RefusedError, RunInterruptedError, TrainingError
+from protocol.errors import (
+    HolderRefusedError,
+    InputError,
+    MigrafedError,
+    RefusedError,
+    RunInterruptedError,
+    TrainingError,
+)
 from server.run_folder import RunSummary
 from simulations.results import RunResult
 
@@ -112,6 +119,7 @@ def test_success_is_a_closing_block(engine: Callable[..., None], plan: str, caps
         (TrainingError("the loss of holder north is not finite; lower the learning rate"), 1, "FAILED"),
         (InputError("the data end too early; use fewer input steps"), 2, "FAILED bad input"),
         (RefusedError("holder south refuses: least group is 10; ask for larger groups"), 3, "REFUSED"),
+        (HolderRefusedError("holder south", code="NotApprovedError", number=7), 3, "REFUSED"),
         (RunInterruptedError("stopped; continue with --resume runs/x"), 4, "INTERRUPTED"),
         (KeyboardInterrupt(), 4, "INTERRUPTED"),
         (ZeroDivisionError("division by zero"), 1, "FAILED"),
@@ -136,7 +144,7 @@ def test_each_end_has_its_code(
     assert printed.out == ""
     assert word in printed.err
     assert "north, south" in printed.err
-    assert ("--resume" in printed.err) == (code in (1, 4))
+    assert ("--resume" in printed.err) == (code in (1, 4) or isinstance(error, HolderRefusedError))
     if str(error):
         assert str(error) in printed.err
 

@@ -60,7 +60,7 @@ def test_an_agent_is_alone_and_ends_in_order(tmp_path: Path, capsys: pytest.Capt
     with process("agent", place, awaits="listens at") as agent:
         assert main(["holder", "status", "--holder", str(place.folder), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["agent"]["state"] == "idle"
-        assert main(["holder", "agent", "--holder", str(place.folder), "--json"]) == 2
+        assert main(["holder", "agent", "--holder", str(place.folder), "--json"]) == 1
         assert "runs already" in json.loads(capsys.readouterr().out)["error"]["message"]
         code, said = ended(agent, signal.SIGTERM)
     assert (code, "SUCCESS agent stopped on request" in said) == (0, True)

@@ -12,7 +12,7 @@ from clients.node.client import AgentClient
 from clients.service.door import LONGEST_PATH
 from clients.service.peers import user_number
 from clients.settings import OUTBOX, HolderPlace
-from protocol.errors import PlanError, StorageError
+from protocol.errors import LinkError, PlanError, StorageError
 from tests.agent_services import FakeDesk, place_in, serving
 
 
@@ -40,7 +40,7 @@ def test_a_socket_that_somebody_answers_at_is_not_taken(place: HolderPlace) -> N
         other.bind(str(place.socket))
         other.listen()
         with (
-            pytest.raises(PlanError, match=r"another agent answers at .*; end it first"),
+            pytest.raises(LinkError, match=r"another agent answers at .*; end it first"),
             serving(place, FakeDesk(None)),
         ):
             pass
@@ -59,7 +59,7 @@ def test_a_second_agent_of_the_same_holder_is_refused(place: HolderPlace, tmp_pa
     with serving(place, FakeDesk(None)):
         for second in (place, elsewhere):
             with (
-                pytest.raises(PlanError, match=rf"an agent of this holder runs already \(process {os.getpid()}, lock"),
+                pytest.raises(LinkError, match=rf"an agent of this holder runs already \(process {os.getpid()}, lock"),
                 serving(second, FakeDesk(None)),
             ):
                 pass
