@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from migrafed.reports.audit import write_audit_page
+from migrafed.reports.deployed import write_deployed_report
 from migrafed.reports.forecast import write_report
 from migrafed.reports.integration import write_integration_report
 from simulations.call_results import IntegrationResult
@@ -18,6 +20,7 @@ from simulations.results import RunResult
 from tests.audits import fabricated_audit
 from tests.call_runs import write_fabricated
 from tests.cards import private_card, window_card
+from tests.deployed_folders import fabricated
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HOSTILE = (
@@ -81,7 +84,7 @@ def test_the_report_is_quiet_and_fits(browser: Any, page: Path, width: int) -> N
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-@pytest.mark.parametrize("kind", ["counts", "window-dpsgd", "audit", "integration"])
+@pytest.mark.parametrize("kind", ["counts", "window-dpsgd", "audit", "integration", "deployed"])
 def test_pages_about_privacy_are_quiet_and_fit(
     browser: Any, make_run: Callable[..., Path], calls_page: Path, tmp_path: Path, kind: str, width: int
 ) -> None:
@@ -90,6 +93,8 @@ def test_pages_about_privacy_are_quiet_and_fit(
         page = write_audit_page(tmp_path, fabricated_audit())
     elif kind == "integration":
         page = calls_page
+    elif kind == "deployed":
+        page = write_deployed_report(replace(fabricated(card=private_card()), folder=tmp_path))
     else:
         card = private_card() if kind == "counts" else window_card()
         page = write_report(RunResult.read(make_run(card=card)))

@@ -203,11 +203,9 @@ def test_figures_that_the_journal_does_not_have_are_refused(pair: Pair, tmp_path
         DeployedResult.read(folder)
 
 
-@pytest.mark.parametrize("contacts", [0, 2])
 @pytest.mark.parametrize("noise", ["local", "distributed"])
-def test_persons_are_promised_what_their_operators_charge(tmp_path: Path, contacts: int, noise: str) -> None:
-    features = {"privacy.contacts": contacts, "model.features": "own+capped"} if contacts else {}
-    plan = call_plan(changes=PERSONS | features | {"privacy.noise": noise, "training.optimizer": "sgd"})
+def test_persons_are_promised_what_their_operators_charge(tmp_path: Path, noise: str) -> None:
+    plan = call_plan(changes=PERSONS | {"privacy.noise": noise, "training.optimizer": "sgd"})
     mechanism = private_mechanism(plan, study_section(plan))
     assert mechanism is not None
     assert known_mechanism(plan, None) == mechanism
