@@ -27,8 +27,9 @@ examples:
   migrafed server verify runs/first --json | jq .failure
 
 Reads journal.sqlite, plan.lock.toml and model.safetensors of the run, and card.json where run.json lies beside it, and
-changes nothing. Every signature, seed and sum is rechecked, and every training carried out once more from its sums. Exit code 1 if something does not hold: the first
-such stage, session and sum is named. Exit code 2 for a run that is not finished, is damaged, or masked nothing.
+changes nothing. Every signature, seed and sum is rechecked, and every training carried out once more from its sums.
+Exit code 1 if something does not hold: the first such stage, session and sum is named. Exit code 2 for a run that is
+not finished, is damaged, or masked nothing.
 
 {EXIT_CODES}"""
 
