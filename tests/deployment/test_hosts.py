@@ -107,6 +107,9 @@ def disturbed(federation: HostedFederation) -> tuple[Path, tuple[int, int], dict
         wait()
     with federation.coordinator_gone():
         before, back = rounds(), time.monotonic() + GONE_SECONDS
+        for name in federation.holders:
+            with pytest.raises(TimeoutError):
+                reached(federation.hosts[name], federation.host, federation.port, seconds=1)
         while time.monotonic() < back:
             wait()
         after = rounds()
@@ -121,13 +124,13 @@ def interfaces(host: Host) -> dict[str, str]:
     return {one["ifname"]: one["operstate"] for one in json.loads(host.ip("-json", "address"))}
 
 
-def reached(host: Host, address: str, port: int) -> bool:
+def reached(host: Host, address: str, port: int, *, seconds: float = 5) -> bool:
     """Whether a host can open a connection.
 
     Raises:
         OSError: why not.
     """
-    with host.inside(lambda: socket.create_connection((address, port), timeout=5)):
+    with host.inside(lambda: socket.create_connection((address, port), timeout=seconds)):
         return True
 
 
