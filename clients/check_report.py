@@ -65,8 +65,15 @@ class Report:
         try:
             yield
         except MigrafedError as error:
-            way_out = error.way_out if isinstance(error, DataError) else ""
-            self.failed(check, str(error).removesuffix(way_out).rstrip("; "), way_out or "see there")
+            problem, way_out = _parted(error)
+            self.failed(check, problem, way_out or "see there")
+
+
+def _parted(error: MigrafedError) -> tuple[str, str]:
+    """The problem and the way out, which is what stands last in every error of ours."""
+    text = str(error)
+    way_out = error.way_out if isinstance(error, DataError) else text.rpartition("; ")[2]
+    return (text.removesuffix(way_out).rstrip("; "), way_out) if way_out != text else (text, "")
 
 
 class Sample:

@@ -40,6 +40,7 @@ _CERTIFICATE = {
     62: "is for other host names; its operator adds this one to server.hosts and issues another",
     64: "is for other addresses; its operator adds this one to server.hosts and issues another",
 }
+_AWAY = "ask its operator whether 'migrafed server up' runs, and see what is between"
 _OTHER_AUTHORITY = (
     "was issued by another authority than the invitation's; do not go on before both operators compared fingerprints"
 )
@@ -182,6 +183,6 @@ def _no_connection(address: str, error: httpx.HTTPError) -> str:
         if isinstance(cause, ssl.SSLError):
             return f"what answers at {address} speaks no TLS as the coordinator does ({cause.reason}); compare the port"
         if isinstance(cause, OSError) and cause.strerror:
-            return f"the coordinator at {address} cannot be reached ({cause.strerror.lower()})"
+            return f"the coordinator at {address} cannot be reached ({cause.strerror.lower()}); {_AWAY}"
         cause = cause.__cause__ or cause.__context__
-    return f"the coordinator at {address} cannot be reached ({type(error).__name__})"
+    return f"the coordinator at {address} cannot be reached ({type(error).__name__}); {_AWAY}"

@@ -44,8 +44,11 @@ def only_agent(lock: Path) -> Iterator[None]:
                 f"an agent of this holder runs already (process {other or 'unknown'}, lock {lock}); a holder has one, "
                 "so end that one first, or ask it with 'migrafed holder status'"
             ) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StorageError(f"the lock {lock} cannot be written ({error.strerror}); make room") from None
         yield
     finally:
         os.close(file)

@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,8 @@ _LOOK_SECONDS, _MISSED_LOOKS = 10.0, 6
 """A SuperLink that did not answer for a minute is started again."""
 _TICK = 0.2
 _SAID_BYTES = 1500
+LEAST_FREE = 32_000_000
+"""Bytes of disk without which nothing is started."""
 Say = Callable[[str], object]
 
 
@@ -86,6 +89,7 @@ def up(
     if is_held(place.own(LOCK_FILE)):
         raise LinkError(_running_already(place))
     _wait_until_gone(place)  # one whose watching process was killed is about to end
+    _check_room(place)
     for port in listeners(place):
         port.close()
     try:
@@ -233,6 +237,18 @@ def _look_over(place: ServerPlace, say: Say) -> None:
             say(finding.text)
     if stopping := [finding.text for finding in findings if finding.stops]:
         raise PlanError("; ".join(stopping))
+
+
+def _check_room(place: ServerPlace) -> None:
+    """A SuperLink that cannot write its database ends without being able to say why."""
+    free = shutil.disk_usage(place.folder).free
+    if free < LEAST_FREE:
+        raise StorageError(
+            f"{free / 1e6:.1f} MB are free at {place.folder}, and a SuperLink needs {LEAST_FREE / 1e6:.0f} for its "
+            "database and log; make room, nothing was started"
+        )
+    if not os.access(place.folder, os.W_OK):
+        raise StorageError(f"{place.folder} cannot be written to, so nothing was started; see its mode and its disk")
 
 
 def _leave_behind(place: ServerPlace) -> None:

@@ -116,14 +116,16 @@ def test_the_clock_is_compared(place: HolderPlace, link: Link, ahead: float, sta
 
 def test_a_node_that_was_not_admitted(place: HolderPlace) -> None:
     found = findings(place)["node"]
-    assert (found.status, "migrafed server admit" in found.found) == ("failed", True)
+    assert (found.status, "migrafed server admit" in found.way_out) == ("failed", True)
 
 
 def test_nobody_answers_or_somebody_else(place: HolderPlace, tmp_path: Path) -> None:
     text = place.file.read_text()
     address = place.coordinator.address
     place.file.write_text(text.replace(address, "localhost:1"))
-    assert "cannot be reached" in findings(place)["connection"].found
+    found = findings(place)["connection"]
+    assert "cannot be reached" in found.found
+    assert "ask its operator whether 'migrafed server up' runs" in found.way_out
     place.file.write_text(text)
     shutil.copy(coordinator_place(tmp_path / "other").own(CA), place.own(COORDINATOR) / "ca.pem")
     assert "another authority" in findings(place)["connection"].found
@@ -147,7 +149,7 @@ def test_a_ledger_under_other_terms_or_damaged(place: HolderPlace) -> None:
     text = place.file.read_text()
     place.file.write_text(text.replace("max_epsilon = 2.0", "max_epsilon = 3.0"))
     found = findings(place)["ledger"]
-    assert (found.status, "put the policy back" in found.found) == ("failed", True)
+    assert (found.status, "put the policy back" in found.way_out) == ("failed", True)
     place.file.write_text(text)
     lines = place.own(LEDGERS) / "people" / "ledger" / "ledger.jsonl"
     lines.write_bytes(lines.read_bytes()[:-10] + b"x" * 9 + b"\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -109,3 +111,14 @@ def test_a_damaged_log_keeps_the_agent_from_starting(place: HolderPlace) -> None
         pass
     assert not place.socket.exists()
     assert place.own(OUTBOX).read_text() == "{}\n"
+
+
+def test_a_full_disk_is_said(place: HolderPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thing an agent writes is its number, into the lock."""
+
+    def full(*_: object) -> Never:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match=r"No space left on device\); make room"), serving(place, FakeDesk(None)):
+        pass

@@ -223,3 +223,12 @@ def test_another_program_on_the_port_is_not_taken_for_ours(place: ServerPlace, t
     assert not healthy(place, seconds=1)
     with pytest.raises(PlanError):
         healthy(coordinator_place(tmp_path / "none", keys=False))
+
+
+def test_a_full_disk_is_said_before_anything_is_started(place: ServerPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SuperLink without room ends, and cannot even write why into its log."""
+    found = shutil.disk_usage(place.folder)._replace(free=supervisor.LEAST_FREE - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: found)
+    with pytest.raises(StorageError, match="make room, nothing was started"):
+        supervisor.up(place)
+    assert not place.own(supervisor.STATE_FILE).exists()
