@@ -218,9 +218,12 @@ def test_a_status_that_cannot_be_told_does_not_look_like_an_agent_that_is_away(p
 
 
 def test_the_node_is_told_no_more_than_whether_the_agent_works(place: HolderPlace) -> None:
-    served = AgentService(place, FakeDesk(mail_agent(PLAN)))
-    told = served._status(Peer(process=1, user=os.geteuid() + 1))
-    assert told.head.keys() == {"kind", "version", "holder", "state", "busy_seconds"}
+    with serving(place, FakeDesk(mail_agent(PLAN))) as served:
+        ask(place, request())
+        node = served._status(Peer(process=1, user=os.geteuid() + 1))
+        own = served._status(Peer(process=1, user=os.geteuid()))
+    assert node.head.keys() == {"kind", "version", "holder", "state", "busy_seconds"}
+    assert own.head["sent"] == {"ExchangeReply": 1}
 
 
 def test_the_last_request_once_more_gets_the_same_answer(place: HolderPlace) -> None:
