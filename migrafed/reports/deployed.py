@@ -7,7 +7,8 @@ asks no other host for anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def _curve(name: str, what: str, stage: StageFigures, points: Sequence[tuple[int
         axes.set_xlabel("round")
         axes.set_ylabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_formatter(compact)
+        axes.yaxis.set_major_formatter(_ticks(values))
         axes.margins(x=0.06, y=0.14)
         first, last = number(values[0]), number(values[-1])
         description = f"Line plot of the {what} over {count_of(len(points), 'round')}: from {first} to {last}."
@@ -193,3 +194,12 @@ def _curve(name: str, what: str, stage: StageFigures, points: Sequence[tuple[int
         caption += f" The ring marks round {stage.chosen_round}, whose weights were kept."
     table = Table(("Round", what.capitalize()), tuple((f"{each:,}", number(value, digits=6)) for each, value in points))
     return Picture(name, title, caption, svg, table)
+
+
+def _ticks(values: Sequence[float]) -> Callable[[float, object], str]:
+    """Labels that tell the ticks of a flat curve apart; short ones where there is room."""
+    span = max(values) - min(values)
+    if span <= 0 or span >= 1:
+        return compact
+    decimals = 2 - math.floor(math.log10(span))
+    return lambda value, _: f"{value:.{decimals}f}"

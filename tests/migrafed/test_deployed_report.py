@@ -16,7 +16,7 @@ import pytest
 
 from migrafed.__main__ import main
 from migrafed.commands import server_run
-from migrafed.reports.deployed import render, write_deployed_report
+from migrafed.reports.deployed import _ticks, render, write_deployed_report
 from migrafed.reports.wording import number
 from privacy.card import PrivacyCard
 from protocol.errors import RunInterruptedError
@@ -103,6 +103,14 @@ def test_the_page_is_whole_and_says_what_it_does_not_have(mode: str, aggregation
         assert "west (2 sums)" in page
     assert ("a window, which is not a person" in page) == (mode == "window-dpsgd")
     assert "anonym" not in page.lower()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-5, 1.0, 1e6])
+def test_ticks_of_a_curve_differ(scale: float) -> None:
+    """Also of one that hardly falls: its axis does not say the same number again and again."""
+    values = [0.02 + scale * n / 5 for n in range(6)]
+    label = _ticks(values)
+    assert len({label(value, None) for value in values}) == len(values)
 
 
 def test_hostile_names_stay_text() -> None:
