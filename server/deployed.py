@@ -199,7 +199,7 @@ class _Work:
             finally:
                 self._progress.stage_ended(spec.name)
             self._journal.save_result(
-                done_key(spec.name), save({name: np.ascontiguousarray(v) for name, v in end.weights.items()})
+                done_key(spec.name), save({name: np.asarray(v, order="C") for name, v in end.weights.items()})
             )
             self._moved = True
 

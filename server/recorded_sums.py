@@ -192,6 +192,7 @@ class RecordedSums(SecureSums):
                 f"{len(left)} in sum {first.sequence} of session {first.session.hex()[:8]}; the difference can show "
                 "what a single holder put in",
             )
+        self._check_closing(place, found.order.label, found.survivors.left)
         self._used.add(place)
         self._check_openings(place, record)
         counts = self.counts
@@ -200,6 +201,16 @@ class RecordedSums(SecureSums):
         counts.dropped += len(found.survivors.dropped)
         counts.signatures += 2 * len(record.contributions) + len(record.signatures) + len(record.reveals)
         return found
+
+    def _check_closing(self, place: _Place, label: str, left: tuple[str, ...]) -> None:
+        """What was put down before a sum was opened; statistics are of all stages, so theirs may be of another one."""
+        if label.startswith("statistics "):
+            return
+        stored = self._journal.closing(self._stage, label)
+        if stored is None:
+            raise self._wrong(place, f"'{label}' was opened, and over whom was not stored before")
+        if stored != left:
+            raise self._wrong(place, f"'{label}' was opened over {', '.join(left)}, and {', '.join(stored)} are stored")
 
     def _check_openings(self, place: _Place, record: SumRecord) -> None:
         """What holders showed of a sum under dispute is what they committed to."""

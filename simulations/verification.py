@@ -27,7 +27,7 @@ from protocol.plan import Plan
 from protocol.stages import StageSpec, stages_of
 from protocol.tasks import task_named
 from server.card_check import check_card
-from server.journal import Journal
+from server.journal import Journal, done_key
 from server.recorded_sums import Counts
 from server.replay import replayed
 from server.run_folder import JOURNAL_FILE, MODEL_FILE, PLAN_FILE, locked_plan, run_name
@@ -144,7 +144,12 @@ def _check_stage(
     if roster_hash is not None and digest != roster_hash:
         raise TranscriptError(f"its roster is {digest[:12]} and {roster_hash[:12]} was approved", stage=stage.name)
     found.roster = recorded.roster
-    if stage.gives_model and save({name: np.asarray(value, order="C") for name, value in weights.items()}) != model:
+    came_to = save({name: np.asarray(value, order="C") for name, value in weights.items()})
+    if journal.result(done_key(stage.name)) not in (None, came_to):
+        raise TranscriptError(
+            "the weights that a deployed run keeps of it are not those its sums lead to", stage=stage.name
+        )
+    if stage.gives_model and came_to != model:
         raise TranscriptError(f"{MODEL_FILE} is not the model that its sums lead to", stage=stage.name)
     found.stages.append(StageFound(stage.name, recorded.counts, stage.gives_model))
 

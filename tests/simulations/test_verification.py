@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load, save
+from safetensors.numpy import load, load_file, save
 
 from protocol.errors import RunFolderError, RunInterruptedError, TranscriptError
-from server.journal import Journal
+from server.journal import Journal, done_key
 from server.recorded_sums import RecordedSums
 from server.run_folder import JOURNAL_FILE, MODEL_FILE, PLAN_FILE, run_name
 from simulations import protection
@@ -345,11 +345,21 @@ def test_a_sum_that_the_training_does_not_lead_to_is_found(run: Path) -> None:
         ("DELETE FROM rounds", "rounds"),
         ("DELETE FROM starts", "began with are not stored"),
         ("DELETE FROM totals", "statistics"),
+        ("DELETE FROM closings WHERE stage != ''", "over whom was not stored"),
+        ("UPDATE closings SET holders = '[\"somebody\"]' WHERE stage != ''", "and somebody are stored"),
     ],
 )
 def test_changed_results_are_found(run: Path, statement: str, problem: str) -> None:
     change(run, statement)
     assert problem in failure_of(run).problem
+
+
+def test_changed_weights_of_a_deployed_stage_are_found(run: Path) -> None:
+    """A resumed run would go on from them."""
+    weights = load_file(run / MODEL_FILE)
+    for value, holds in ((weights, True), ({name: array + 1 for name, array in weights.items()}, False)):
+        change(run, "INSERT OR REPLACE INTO results VALUES (?, ?)", done_key(STAGE), closed(save(value)))
+        assert (verify_run(run).failure is None) == holds
 
 
 @pytest.mark.parametrize(("table", "column"), VALUES)
