@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from clients.node.door import node_key
 from clients.node.folder import node_status
+from clients.private_files import write_private
 from clients.settings import NODE_KEY, HolderPlace, load_place
 from protocol.errors import LinkError
 from protocol.frames import Frame, receive_frame, send_frame
@@ -39,7 +40,7 @@ def joined_place(folder: Path, server: ServerPlace, **node: object) -> HolderPla
     folder.mkdir(parents=True)
     (folder / "keys").mkdir()
     key = ec.generate_private_key(ec.SECP384R1())
-    (folder / NODE_KEY).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    write_private(folder / NODE_KEY, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     (folder / "ca.pem").write_bytes(server.own(CA).read_bytes())
     sections = {
         "holder": {"name": "north"},

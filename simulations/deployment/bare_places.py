@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from clients.node.door import node_key
+from clients.private_files import write_private
 from clients.settings import NODE_KEY, HolderPlace, load_place
 from protocol.errors import LinkError
 from server.link import authority
@@ -36,7 +37,7 @@ def bare_holder(folder: Path, server: ServerPlace, *, port: int, poll_seconds: f
     """A holder's folder that a node starts in; it has no data, and its policy is never asked."""
     (folder / "keys").mkdir(parents=True)
     key = ec.generate_private_key(ec.SECP384R1())
-    (folder / NODE_KEY).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    write_private(folder / NODE_KEY, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     (folder / "ca.pem").write_bytes(server.own(CA).read_bytes())
     sections = {
         "holder": {"name": "bare"},
