@@ -191,8 +191,8 @@ class Members:
         members = self._all(names)
         if waiting := sorted(name for name, member in members.items() if member.node_id is None):
             raise PlanError(
-                f"the nodes of {', '.join(waiting)[:300]} are not registered with the SuperLink; start it with "
-                "'migrafed server up', which registers them"
+                f"the nodes of {', '.join(waiting)[:300]} are not registered with the SuperLink; 'migrafed server "
+                "up' registers them when it starts it (if it runs already, 'migrafed server down' first)"
             )
         return {name: member.node_id for name, member in members.items() if member.node_id is not None}
 
