@@ -36,6 +36,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -129,7 +130,11 @@ class LinkGrid(HttpGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         with self._spoken():
-            return super().push_messages(messages)
+            try:
+                return super().push_messages(messages)
+            except ObjectPushError:
+                # Its answer was lost on the way, and the SuperLink takes no object twice; or its session has ended.
+                raise LinkError("the SuperLink did not take a message whole; resume the run") from None
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Answers that are there whole; one that was only announced is left for a later call."""

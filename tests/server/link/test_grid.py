@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.proto.message_pb2 import PushObjectResponse
+from flwr.supercore.runtime import RuntimeHttpClient
 
 from protocol.errors import LinkError
 from server.link import grid as grids
@@ -181,6 +183,15 @@ def test_an_answer_that_is_only_announced_is_left_for_later(place: ServerPlace, 
         uploads.set()
         (answer,) = wait_for(grid.pull_messages, ids)
         assert (answer.metadata.src_node_id, answer.has_error()) == (lame, False)
+
+
+def test_a_message_that_is_not_taken_whole_is_a_link_error(
+    place: ServerPlace, control: Control, node: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run tries again; Flower's own error would end it as one that nobody foresaw."""
+    monkeypatch.setattr(RuntimeHttpClient, "PushObject", lambda self, request: PushObjectResponse(stored=False))
+    with taken_run(place, control.start_run()) as grid, pytest.raises(LinkError, match="take a message whole"):
+        grid.push_messages(asking(node))
 
 
 def test_a_run_is_carried_out_once(place: ServerPlace, control: Control) -> None:
