@@ -83,7 +83,7 @@ def test_a_node_waits_for_a_coordinator_that_is_away(tmp_path: Path) -> None:
     ("subject", "spoil", "said"),
     [
         ("node", "", "has no [coordinator]"),
-        ("agent", "node_user", "no system user 'nobody-here'"),
+        ("agent", "node_user", "node_user = 'nobody-here' is no user of this system"),
         ("agent", "holder.toml", "cannot read holder's settings"),
         ("node", "holder.toml", "cannot read holder's settings"),
     ],
