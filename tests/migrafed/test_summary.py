@@ -23,6 +23,7 @@ def test_budgets_are_said_once_for_holders_that_say_the_same(make_run: RunMaker)
     assert person_lines(run) == []
     assert len(lines) < len(run.card.holders) or len(lines) == len({holder.left for holder in run.card.holders})
     for holder in run.card.holders:
+        assert holder.left is not None
         assert any(holder.holder in line and holder.left in line for line in lines)
     assert [facts["holder"] for facts in privacy_facts(run.card)["holders"]] == [
         each.holder for each in run.card.holders

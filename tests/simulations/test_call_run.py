@@ -118,6 +118,7 @@ def test_private_run_charges_every_operator_and_says_what_it_promises(pushes: st
     assert all(check.passed for check in result.card.audits)
     assert [holder.holder for holder in result.card.holders] == list(OPERATORS)
     for holder in result.card.holders:
+        assert holder.spent_epsilon is not None
         assert 0 < holder.spent_epsilon <= 4.0
         assert "being called is not protected" in holder.promises[0].unit.lower()
     settings = set(result.federation["setting"])

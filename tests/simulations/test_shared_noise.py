@@ -122,7 +122,7 @@ def test_a_run_over_rows_of_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     simulate_calls(plan, out=tmp_path / "run")
     card = IntegrationResult.read(tmp_path / "run").card
     assert [holder.holder for holder in card.holders] == list(OPERATORS)
-    assert all(0 < holder.spent_epsilon <= 4.0 for holder in card.holders)
+    assert all(holder.spent_epsilon is not None and 0 < holder.spent_epsilon <= 4.0 for holder in card.holders)
     promise = card.holders[0].promises[0]
     assert promise.steps == 2
     assert promise.expected_batch == 32 * len(OPERATORS)
